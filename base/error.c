@@ -1,0 +1,76 @@
+/* Errors as one line of text; see error.h. */
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+int error_set(struct error *err, int code, const char *format, ...)
+{
+	if (err) {
+		va_list args;
+		va_start(args, format);
+		vsnprintf(err->text, sizeof(err->text), format, args);
+		va_end(args);
+	}
+	return code;
+}
+
+int error_prefix(struct error *err, int code, const char *format, ...)
+{
+	if (err) {
+		char before[sizeof(err->text)];
+		strcpy(before, err->text);
+		va_list args;
+		va_start(args, format);
+		vsnprintf(err->text, sizeof(err->text), format, args);
+		va_end(args);
+		const size_t used = strlen(err->text);
+		snprintf(err->text + used, sizeof(err->text) - used, ": %s", before);
+	}
+	return code;
+}
+
+char *error_quote(char *out, size_t out_size, const char *bytes, size_t length)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t used = 0;
+	for (size_t i = 0; i < length; i++) {
+		const unsigned char c = (unsigned char)bytes[i];
+		const bool plain = c >= 0x20 && c < 0x7f && c != '\\' && c != '\'';
+		/* Room is kept for the "..." and the end, whatever comes next. */
+		if (used + (plain ? 1 : 4) + 4 > out_size) {
+			memcpy(out + used, "...", 3);
+			used += 3;
+			break;
+		}
+		if (plain) {
+			out[used++] = (char)c;
+		} else {
+			out[used++] = '\\';
+			out[used++] = 'x';
+			out[used++] = hex[c >> 4];
+			out[used++] = hex[c & 15];
+		}
+	}
+	out[used] = '\0';
+	return out;
+}
+
+void message(const char *format, ...)
+{
+	char line[1200] = "trvmm: ";
+	const size_t prefix = strlen(line);
+	va_list args;
+	va_start(args, format);
+	int length = vsnprintf(line + prefix, sizeof(line) - prefix - 1, format, args);
+	va_end(args);
+	if (length < 0)
+		return;
+	size_t used = strlen(line);
+	line[used++] = '\n';
+	/* Nothing can be done about a stderr that does not take the line. */
+	if (write(STDERR_FILENO, line, used) < 0)
+		return;
+}

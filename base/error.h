@@ -1,0 +1,36 @@
+/*
+ * Errors on their way up: a negative errno for the program and one line for the person.
+ *
+ * Functions return 0 or -errno. Those whose failure a user has to mend also take a struct error and leave there one line that
+ * names the thing and the mend ("layer app.tar: entry 812 'usr/lib/x': truncated at byte 40960"). Only main() prints it, behind
+ * "trvmm: ". Text that comes from hostile input (names in a layer, an agent's words) is passed through error_quote().
+ */
+#ifndef TRVMM_BASE_ERROR_H
+#define TRVMM_BASE_ERROR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct error {
+	char text[1024]; /* one line, no trailing newline; empty: no error was set */
+};
+
+/*
+ * Sets the text (printf format) and returns `code` unchanged, so that a caller writes `return error_set(err, -EINVAL, ...)`.
+ * `err` may be NULL: then only the code travels. A text that is too long is cut.
+ */
+int error_set(struct error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Puts "PREFIX: " before the text that is already there. Returns `code`. */
+int error_prefix(struct error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/*
+ * Escapes `length` bytes for printing inside quotes: anything but printable ASCII, and \ and ', becomes \xNN. The result is
+ * written to `out` (always terminated; cut with "..." when it does not fit) and returned. `out_size` must be at least 8.
+ */
+char *error_quote(char *out, size_t out_size, const char *bytes, size_t length);
+
+/* Prints "trvmm: TEXT\n" to stderr with one write, so that lines of several threads do not mix. */
+void message(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#endif

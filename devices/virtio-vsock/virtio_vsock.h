@@ -1,0 +1,67 @@
+/*
+ * virtio-vsock (virtio 1.2, 5.10): stream sockets between the guest and this process, with no vhost module.
+ *
+ * The host end of a connection is a pair of file descriptors, which may be anything that reads or writes without blocking: a Unix socket
+ * (then both are the same), a pipe, a terminal, a regular file. Payload goes by readv and writev between them and guest RAM, with
+ * no buffer of ours between. Who may connect where:
+ *
+ *   guest to host port P   a service registered with virtio_vsock_listen(), else, when there is a Unix socket PATH (Firecracker's convention),
+ *                          a connection to the Unix socket PATH_P, else RST
+ *   host to guest port P   virtio_vsock_connect(), or a client of PATH that says "CONNECT P\n" and hears "OK HOSTPORT\n"
+ *
+ * All functions are called on the device's loop, or before it runs.
+ */
+#ifndef TRVMM_DEVICES_VIRTIO_VSOCK_VIRTIO_VSOCK_H
+#define TRVMM_DEVICES_VIRTIO_VSOCK_VIRTIO_VSOCK_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+#include "devices/virtio/virtio_device.h"
+
+#define VSOCK_HOST_CID 2
+#define VSOCK_GUEST_CID 3 /* the default; any of 3 to 2^32 - 2 will do, since no other machine shares this wire */
+
+struct virtio_vsock;
+
+/* The host end of one connection. A descriptor of -1 is a direction that does not exist: reading gives EOF, writing is discarded. */
+struct vsock_ends {
+	int read_fd;  /* to the guest; owned by the connection, which closes it */
+	int write_fd; /* from the guest; owned likewise; may equal read_fd */
+	/* Called once, on the loop, after the connection is gone: what the guest had sent was written (or could not be), and both
+	 * descriptors are closed. NULL: not wanted. */
+	void (*closed)(void *data);
+	void *closed_data;
+};
+
+/*
+ * The guest asks for a connection to host port `port`. Returns 0 and fills `ends`, or -errno: the guest gets RST (connection refused).
+ */
+typedef int (*vsock_accept)(void *data, uint32_t port, struct vsock_ends *ends);
+
+/*
+ * Creates the device with context id `guest_cid`. Its queues live in `mem`, it is served by `loop`; both are borrowed. Returns 0 or -errno.
+ */
+int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t guest_cid, struct virtio_vsock **vsock);
+
+/* Closes all connections and frees the device. NULL is allowed. */
+void virtio_vsock_destroy(struct virtio_vsock *vsock);
+
+/* The device for the transport; owned by `vsock`. */
+struct virtio_device *virtio_vsock_device(struct virtio_vsock *vsock);
+
+/* Serves host ports [first, last] by `accept(data, port, ends)`. At most 8 ranges; -ENOSPC beyond, -EEXIST when they overlap. */
+int virtio_vsock_listen(struct virtio_vsock *vsock, uint32_t first, uint32_t last, vsock_accept accept, void *data);
+
+/*
+ * Connects to `guest_port`; `ends` are owned from now on. `done(data, 0)` is called when the guest accepted, done(data, -errno)
+ * when it refused (-ECONNREFUSED), did not answer within 10 s (-ETIMEDOUT) or the device was reset (-ECONNRESET); then the ends are closed.
+ * `done` may be NULL. Returns 0, or -errno (the ends are then closed, too, and done is not called).
+ */
+int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, void (*done)(void *data, int result),
+			 void *data);
+
+/* Opens the Unix socket `path` for host programs and prepares `path`_PORT for the guest's. -EADDRINUSE when something is there. */
+int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct error *err);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * An ext4 file system computed on the fly from a tree.
+ *
+ * ext4_plan_build() decides where everything lies; nothing is written anywhere. ext4_plan_readv() answers any range of the disk:
+ * metadata is computed from the plan, file contents are read from the tree's sources straight into the caller's buffers, free space
+ * and holes are zeroes. The same tree and options give the same bytes, on every machine.
+ *
+ * Layout (blocks of 4 KiB, groups of 128 MiB):
+ *
+ *   | superblock | descriptors | block bitmaps | inode bitmaps | inode tables | directory, extent, xattr blocks | contents | free |
+ *   '------------------------- metadata first: lookup is arithmetic --------------------------------------------'
+ *
+ * Features: filetype, extents, flex_bg, sparse_super2 without backups, uninit_bg (gdt_csum) with BLOCK_UNINIT and INODE_ZEROED so that a
+ * mount reads few bitmaps and lazy initialisation never writes, extra_isize, dir_nlink, large_file, huge_file, dir_index. No journal
+ * on disks that die with the VM. Specification: the Linux kernel's documentation, filesystems/ext4.
+ *
+ * Thread-safe for reading: a plan does not change after it was built.
+ */
+#ifndef TRVMM_EXT4GEN_EXT4GEN_H
+#define TRVMM_EXT4GEN_EXT4GEN_H
+
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "layers/tree.h"
+
+#define EXT4_BLOCK_BYTES 4096u
+
+struct ext4_options {
+	uint64_t size_bytes;   /* of the disk; 0: contents plus generous free space. Rounded down to whole blocks */
+	uint64_t inode_count;  /* inodes in all; 0: those of the tree plus one for each 16 KiB of free space, within reason */
+	uint8_t uuid[16];      /* all zero: derived from the tree */
+	uint8_t hash_seed[16]; /* of directory hashes, likewise */
+	char label[16];        /* volume name, zero-padded */
+};
+
+struct ext4_plan;
+
+/*
+ * Plans the file system of `tree`, which is borrowed until the plan is destroyed. Returns 0, or -errno with one line in `err`: -ENOSPC when
+ * options->size_bytes cannot hold it (the line tells the least that can), -EFBIG when a file is too large for ext4, -ENOMEM.
+ */
+int ext4_plan_build(const struct tree *tree, const struct ext4_options *options, struct ext4_plan **plan, struct error *err);
+void ext4_plan_destroy(struct ext4_plan *plan);
+
+/* The size of the disk, a multiple of EXT4_BLOCK_BYTES. */
+uint64_t ext4_plan_size_bytes(const struct ext4_plan *plan);
+
+/*
+ * Reads the disk's bytes [offset, offset + total of the vector) into the vector. Any offset and length inside the disk; -EINVAL
+ * outside. Returns 0 or -errno of a source (the vector is then undefined).
+ */
+int ext4_plan_readv(const struct ext4_plan *plan, uint64_t offset, const struct iovec *iov, unsigned count);
+
+/* The inode number that entry `entry` of the tree got (for tests and for inspection). */
+uint32_t ext4_plan_inode_number(const struct ext4_plan *plan, uint32_t tree_inode);
+
+#endif

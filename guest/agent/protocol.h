@@ -1,0 +1,111 @@
+/*
+ * What trvmm and the agent (process 1 in the guest) say to each other. This header is all they share.
+ *
+ * The agent connects by vsock to port AGENT_PORT_CONTROL of the host (CID 2) as soon as it runs and sends HELLO. Over this control
+ * connection go framed messages, little-endian:
+ *
+ *    0        4        8                8 + length
+ *    | type   | length | body ...       |          length at most AGENT_BODY_MAX
+ *
+ * A session is one command. The bytes of its streams never travel in messages: for each stream the agent opens a connection of its own
+ * to host port agent_stream_port(session, stream), which carries raw bytes with vsock's own flow control; the end of the stream is
+ * the half close (SHUT_WR). With a terminal there is one connection, stream STDIN's, for both directions.
+ *
+ *    agent                                      trvmm
+ *    HELLO {version}                 ---->
+ *                                    <----      RUN {session, flags, ..., strings}
+ *    connects the session's streams  ---->
+ *    STARTED {session, pid}          ---->      or FAILED {session, errno, stage, text}
+ *                                    <----      SIGNAL {session, signal}, WINDOW {session, rows, columns}
+ *    half-closes stdout and stderr   ---->
+ *    EXITED {session, wait status}   ---->      sent after all output of the command was sent
+ *
+ * Either side treats the other as hostile: lengths are bounded before anything is allocated, unknown types are ignored by length,
+ * a breach of the framing ends the connection.
+ */
+#ifndef TRVMM_GUEST_AGENT_PROTOCOL_H
+#define TRVMM_GUEST_AGENT_PROTOCOL_H
+
+#include <stdint.h>
+
+#include "base/le.h"
+
+#define AGENT_PROTOCOL_VERSION 1
+#define AGENT_PATH "/.trvmm/agent" /* where ext4gen places it; the kernel's init= */
+
+#define AGENT_PORT_CONTROL 1024u
+#define AGENT_PORT_STREAMS 0x10000u
+#define AGENT_SESSIONS_MAX 1024u /* sessions are numbered 0 to AGENT_SESSIONS_MAX - 1; 0 is the main command */
+
+enum agent_stream { AGENT_STDIN = 0, AGENT_STDOUT = 1, AGENT_STDERR = 2 };
+
+static inline uint32_t agent_stream_port(uint32_t session, enum agent_stream stream)
+{
+	return AGENT_PORT_STREAMS + session * 4 + (uint32_t)stream;
+}
+
+#define AGENT_BODY_MAX (2u << 20) /* Linux's ARG_MAX for argv and environment together */
+
+enum agent_type {
+	AGENT_HELLO = 1,
+	AGENT_RUN = 2,
+	AGENT_STARTED = 3,
+	AGENT_FAILED = 4,
+	AGENT_EXITED = 5,
+	AGENT_SIGNAL = 6,
+	AGENT_WINDOW = 7,
+};
+
+struct agent_header {
+	le32 type;
+	le32 length; /* of the body that follows */
+};
+
+struct agent_hello {
+	le32 version;
+};
+
+#define AGENT_RUN_STDIN (1u << 0)    /* connect stdin; otherwise it is /dev/null */
+#define AGENT_RUN_TERMINAL (1u << 1) /* a pty instead of three pipes */
+
+/*
+ * RUN: this struct, then strings, each ended by a 0 byte, in this order: hostname, working directory, user, then argc arguments, then envc
+ * environment entries. An empty hostname, directory or user means: leave as it is ("trvmm", "/", root). A user is NAME, UID, NAME:GROUP
+ * or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The body's length must match exactly.
+ */
+struct agent_run {
+	le32 session;
+	le32 flags;
+	le16 rows, columns; /* of the terminal; 0: unknown */
+	le32 argc;          /* at least 1 */
+	le32 envc;
+};
+
+struct agent_started {
+	le32 session;
+	le32 pid;
+};
+
+/* FAILED: this struct and a text for the user (not terminated, any bytes: escape before printing). */
+struct agent_failed {
+	le32 session;
+	le32 error;     /* Linux errno: ENOENT for a command that was not found, ... */
+	le32 exit_code; /* 127 not found, 126 not executable, 125 anything else */
+};
+
+struct agent_exited {
+	le32 session;
+	le32 wait_status; /* as waitpid() gives it */
+};
+
+struct agent_signal {
+	le32 session;
+	le32 signal; /* Linux x86-64 number, 1 to 64 */
+};
+
+struct agent_window {
+	le32 session;
+	le16 rows, columns;
+};
+
+#endif

@@ -1,0 +1,128 @@
+#!/bin/bash
+# build.sh OUTDIR: put vmlinux (stripped), bzImage and kernel.config in OUTDIR.
+#
+# The kernel is Debian's linux-source-6.1 configured by trvmm.config. What was built
+# is kept in the user's cache under a digest of everything that can change it, so
+# a second clone or a cleaned build directory only copies. V=1 shows the build,
+# JOBS=N sets its parallelism.
+set -euo pipefail
+export LC_ALL=C
+
+package=linux-source-6.1
+tarball=/usr/src/$package.tar.xz
+# Debian package, and the command or file that shows that it is there.
+needed="$package:$tarball gcc:gcc make:make flex:flex bison:bison bc:bc xz-utils:xz
+        libelf-dev:/usr/include/gelf.h binutils:objcopy perl:perl"
+
+here=$(cd "$(dirname "$0")" && pwd)
+fragment=$here/trvmm.config
+
+exec 3>&2 # the user's, while the build writes to a log
+say() { echo "kernel: $*" >&3; }
+die() { say "$*"; exit 1; }
+
+install_missing() {
+    local entry missing=()
+    for entry in $needed; do
+        case ${entry#*:} in
+        /*) [ -e "${entry#*:}" ] || missing+=("${entry%%:*}") ;;
+        *) command -v "${entry#*:}" >/dev/null || missing+=("${entry%%:*}") ;;
+        esac
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    local get="apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends ${missing[*]}"
+    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null ||
+        die "packages are missing; run: sudo apt-get install --no-install-recommends ${missing[*]}"
+    say "installing ${missing[*]}"
+    $get >/dev/null || { apt-get update >/dev/null && $get >/dev/null; } ||
+        die "could not install: $get"
+}
+
+digest() {
+    {
+        cat "$fragment" "$here/build.sh"
+        dpkg-query -W -f '${Version}\n' $package
+        gcc --version | head -n 1
+        ld --version | head -n 1
+    } | sha256sum | cut -c 1-16
+}
+
+# Each line of the fragment must have reached the final configuration $1.
+verify_config() {
+    local line name bad=0
+    while read -r line; do
+        case $line in
+        CONFIG_*=n) name=${line%=n} ;;
+        CONFIG_*)
+            grep -qxF -- "$line" "$1" && continue
+            say "trvmm.config: $line did not stick: $(grep -E "^(# )?${line%%=*}[ =]" "$1" ||
+                echo 'no such option, or a dependency is missing')"
+            bad=1
+            continue ;;
+        *) continue ;;
+        esac
+        grep -q "^$name=" "$1" || continue
+        say "trvmm.config: $name did not stay off: something selects it"
+        bad=1
+    done <"$fragment"
+    return $bad
+}
+
+# Build in $1, leave the three files in $1/result.
+build() {
+    local src=$1/$package result=$1/result
+    say "building the guest kernel from $package, once; this takes some minutes"
+    mkdir "$result"
+    # Of the sources' 1.5 GB, what no configuration for x86 can reach stays packed.
+    tar -xf $tarball -C "$1" --exclude="$package/arch/[!Kx]*.[chS]" --exclude="$package/arch/[!Kx]*.dts*" \
+        --exclude="$package/Documentation/[!K]*" --exclude="$package/tools/testing/*" \
+        --exclude="$package/tools/perf/*" --exclude="$package/drivers/gpu/*.[ch]" --exclude="$package/sound/*.[ch]"
+
+    # Nothing of the machine, the user or the hour may reach the image.
+    export KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC' KBUILD_BUILD_VERSION=1
+    export KBUILD_BUILD_USER=trvmm KBUILD_BUILD_HOST=trvmm
+    local make=(nice make -C "$src" -s -j"${JOBS:-$(nproc)}")
+    [ "${V:-0}" = 1 ] && make+=(V=1)
+
+    "${make[@]}" KCONFIG_ALLCONFIG="$fragment" allnoconfig
+    verify_config "$src/.config" || return 1
+    "${make[@]}" vmlinux bzImage
+    # The program headers stay, and with them the PVH entry's note.
+    objcopy --strip-all --remove-section=.comment "$src/vmlinux" "$result/vmlinux"
+    readelf -n "$result/vmlinux" | grep -q '^ *Xen' || { say "the PVH note is lost"; return 1; }
+    cp "$src/arch/x86/boot/bzImage" "$result/bzImage"
+    cp "$src/.config" "$result/kernel.config"
+    chmod 644 "$result"/*
+}
+
+[ $# -eq 1 ] || die "usage: build.sh OUTDIR"
+out=$1
+install_missing
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/trvmm-build
+kept=$cache/kernel-$(digest)
+mkdir -p "$cache" "$out"
+if [ ! -d "$kept" ]; then
+    exec 9>"$cache/kernel.lock"
+    flock -n 9 || { say "waiting for another build"; flock 9; }
+    if [ ! -d "$kept" ]; then
+        rm -rf "$cache"/kernel.tmp.* # of builds that were killed
+        tmp=$(mktemp -d "$cache/kernel.tmp.XXXXXX")
+        trap 'rm -rf "$tmp"' EXIT
+        log=$cache/kernel.log
+        [ "${V:-0}" = 1 ] && log=/dev/stderr
+        # A subshell that is waited for: `if build` would switch errexit off inside.
+        (build "$tmp") >"$log" 2>&1 &
+        wait $! || {
+            [ "${V:-0}" = 1 ] || tail -n 20 "$log" >&2
+            die "the build failed; V=1 shows all of it"
+        }
+        mv "$tmp/result" "$kept"
+    fi
+    flock -u 9
+fi
+
+for file in vmlinux bzImage kernel.config; do
+    cp --reflink=auto "$kept/$file" "$out/.$file.$$"
+    mv "$out/.$file.$$" "$out/$file"
+done
