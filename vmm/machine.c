@@ -1,0 +1,305 @@
+/* The machine; see machine.h. */
+#include "vmm/machine.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vmm/boot.h"
+#include "vmm/machine_internal.h"
+
+/* ioctl on the VM or a vCPU, whose failure at set-up is told by its name. */
+static int kvm_call(int fd, unsigned long request, const void *argument, const char *name, struct error *err)
+{
+	const int result = ioctl(fd, request, argument);
+	return result < 0 ? error_set(err, -errno, "%s: %s", name, strerror(errno)) : result;
+}
+
+static void raise_irq_fd(int fd)
+{
+	/* An eventfd takes a write unless its counter is at its end, and then the interrupt is pending anyway. */
+	(void)!eventfd_write(fd, 1);
+}
+
+static void uart_interrupt(void *data)
+{
+	const struct machine *machine = data;
+	raise_irq_fd(machine->uart_irq_fd);
+}
+
+/* Makes `fd` (a new eventfd, also returned) raise interrupt `gsi`. */
+static int make_irq_fd(struct machine *machine, unsigned gsi, struct error *err)
+{
+	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		return error_set(err, -errno, "eventfd: %s", strerror(errno));
+	const struct kvm_irqfd irqfd = { .fd = (uint32_t)fd, .gsi = gsi };
+	const int result = kvm_call(machine->vm_fd, KVM_IRQFD, &irqfd, "KVM_IRQFD", err);
+	if (result < 0) {
+		close(fd);
+		return result;
+	}
+	return fd;
+}
+
+static int set_memory(struct machine *machine, struct error *err)
+{
+	for (unsigned i = 0; i < machine->mem.count; i++) {
+		const struct guest_region *region = &machine->mem.regions[i];
+		const struct kvm_userspace_memory_region slot = {
+			.slot = i,
+			.guest_phys_addr = region->start,
+			.memory_size = region->size_bytes,
+			.userspace_addr = (uintptr_t)region->host,
+		};
+		const int result = kvm_call(machine->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot, "KVM_SET_USER_MEMORY_REGION", err);
+		if (result < 0)
+			return result;
+	}
+	return 0;
+}
+
+static int create_vm(struct machine *machine, struct error *err)
+{
+	int result = kvm_call(machine->kvm_fd, KVM_CREATE_VM, NULL, "KVM_CREATE_VM", err);
+	if (result < 0)
+		return result;
+	machine->vm_fd = result;
+	const uint64_t identity_map = LAYOUT_KVM_IDENTITY_MAP;
+	result = kvm_call(machine->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map, "KVM_SET_IDENTITY_MAP_ADDR", err);
+	if (result >= 0 && ioctl(machine->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_KVM_TSS) < 0)
+		result = error_set(err, -errno, "KVM_SET_TSS_ADDR: %s", strerror(errno));
+	if (result >= 0)
+		result = kvm_call(machine->vm_fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
+	if (result >= 0 && machine->config.pit) {
+		const struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+		result = kvm_call(machine->vm_fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
+	}
+	return result < 0 ? result : set_memory(machine, err);
+}
+
+static int create_vcpu(struct machine *machine, unsigned index, struct error *err)
+{
+	struct vcpu *vcpu = &machine->vcpus[index];
+	vcpu->machine = machine;
+	vcpu->index = index;
+	const int fd = ioctl(machine->vm_fd, KVM_CREATE_VCPU, index);
+	if (fd < 0)
+		return error_set(err, -errno, "KVM_CREATE_VCPU: %s", strerror(errno));
+	vcpu->fd = fd;
+	vcpu->run = mmap(NULL, machine->run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (vcpu->run == MAP_FAILED) {
+		vcpu->run = NULL;
+		return error_set(err, -errno, "mapping a vCPU: %s", strerror(errno));
+	}
+	const int result = vcpu_set_cpuid(vcpu, err);
+	return result < 0 ? result : vcpu_set_msrs(vcpu, err);
+}
+
+static int create_parts(struct machine *machine, struct error *err)
+{
+	int result = guest_mem_create(&machine->mem, machine->config.memory_bytes);
+	if (result < 0)
+		return error_set(err, result, "%llu MiB of guest memory: %s; give less with --memory",
+				 (unsigned long long)(machine->config.memory_bytes >> 20), strerror(-result));
+	result = create_vm(machine, err);
+	if (result < 0)
+		return result;
+	result = kvm_call(machine->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE", err);
+	if (result < 0)
+		return result;
+	machine->run_bytes = (size_t)result;
+	for (unsigned i = 0; i < machine->config.cpus; i++) {
+		result = create_vcpu(machine, i, err);
+		if (result < 0)
+			return result;
+	}
+	machine->uart_irq_fd = make_irq_fd(machine, LAYOUT_IRQ_COM1, err);
+	return machine->uart_irq_fd < 0 ? machine->uart_irq_fd : 0;
+}
+
+int machine_create(int kvm_fd, const struct machine_config *config, struct loop *loop, struct machine **result, struct error *err)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+	if (!machine)
+		return error_set(err, -ENOMEM, "out of memory");
+	assert(config->cpus >= 1 && config->cpus <= LAYOUT_CPUS_MAX);
+	machine->config = *config;
+	machine->loop = loop;
+	machine->kvm_fd = kvm_fd;
+	machine->vm_fd = machine->uart_irq_fd = -1;
+	for (unsigned i = 0; i < LAYOUT_CPUS_MAX; i++)
+		machine->vcpus[i].fd = -1;
+	uart_init(&machine->uart, config->console_fd, uart_interrupt, machine);
+	const int code = create_parts(machine, err);
+	if (code < 0) {
+		machine_destroy(machine);
+		return code;
+	}
+	*result = machine;
+	return 0;
+}
+
+void machine_destroy(struct machine *machine)
+{
+	if (!machine)
+		return;
+	for (unsigned i = 0; i < machine->attached_count; i++) {
+		struct attached *attached = &machine->attached[i];
+		for (unsigned queue = 0; queue < attached->mmio.dev->ops->queue_count; queue++) {
+			loop_remove(attached->mmio.dev->loop, &attached->kicks[queue].source);
+			close(attached->kicks[queue].source.fd);
+		}
+		close(attached->irq_fd);
+	}
+	for (unsigned i = 0; i < LAYOUT_CPUS_MAX; i++) {
+		if (machine->vcpus[i].run)
+			munmap(machine->vcpus[i].run, machine->run_bytes);
+		if (machine->vcpus[i].fd >= 0)
+			close(machine->vcpus[i].fd);
+	}
+	if (machine->uart_irq_fd >= 0)
+		close(machine->uart_irq_fd);
+	if (machine->vm_fd >= 0)
+		close(machine->vm_fd);
+	guest_mem_destroy(&machine->mem);
+	free(machine);
+}
+
+const struct guest_mem *machine_mem(struct machine *machine)
+{
+	return &machine->mem;
+}
+
+/* ---- devices ---- */
+
+static void device_interrupt(struct virtio_device *dev)
+{
+	const struct attached *attached = dev->wiring;
+	raise_irq_fd(attached->irq_fd);
+}
+
+static void device_kick(struct virtio_device *dev, unsigned queue)
+{
+	const struct attached *attached = dev->wiring;
+	raise_irq_fd(attached->kicks[queue].source.fd);
+}
+
+static void queue_kicked(struct loop_source *source, uint32_t events)
+{
+	struct queue_kick *kick = (struct queue_kick *)source;
+	eventfd_t count;
+	(void)events;
+	(void)!eventfd_read(source->fd, &count);
+	virtio_mmio_notified(&kick->attached->mmio, kick->queue);
+}
+
+/* Puts an ioeventfd in front of the notification of one queue. */
+static int attach_queue(struct machine *machine, struct attached *attached, unsigned queue, struct error *err)
+{
+	struct queue_kick *kick = &attached->kicks[queue];
+	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		return error_set(err, -errno, "eventfd: %s", strerror(errno));
+	*kick = (struct queue_kick){
+		.source = { .fd = fd, .events = EPOLLIN, .ready = queue_kicked }, .attached = attached, .queue = queue
+	};
+	const struct kvm_ioeventfd ioeventfd = {
+		.datamatch = queue,
+		.addr = attached->address + VIRTIO_MMIO_QUEUE_NOTIFY,
+		.len = 4,
+		.fd = fd,
+		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+	};
+	int result = kvm_call(machine->vm_fd, KVM_IOEVENTFD, &ioeventfd, "KVM_IOEVENTFD", err);
+	if (result < 0)
+		return result;
+	result = loop_add(attached->mmio.dev->loop, &kick->source);
+	return result < 0 ? error_set(err, result, "epoll: %s", strerror(-result)) : 0;
+}
+
+int machine_attach(struct machine *machine, struct virtio_device *dev, struct error *err)
+{
+	static const unsigned irqs[LAYOUT_DEVICES_MAX] = LAYOUT_DEVICE_IRQS;
+	if (machine->attached_count == LAYOUT_DEVICES_MAX)
+		return error_set(err, -ENOSPC, "too many devices: %d at most", LAYOUT_DEVICES_MAX);
+	struct attached *attached = &machine->attached[machine->attached_count];
+	attached->irq = irqs[machine->attached_count];
+	attached->address = LAYOUT_VIRTIO_MMIO + machine->attached_count * LAYOUT_VIRTIO_BYTES;
+	attached->irq_fd = make_irq_fd(machine, attached->irq, err);
+	if (attached->irq_fd < 0)
+		return attached->irq_fd;
+	virtio_mmio_init(&attached->mmio, dev);
+	dev->interrupt = device_interrupt;
+	dev->kick = device_kick;
+	dev->wiring = attached;
+	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++)
+		attached->kicks[queue].source.fd = -1;
+	machine->attached_count++;
+	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++) {
+		const int result = attach_queue(machine, attached, queue, err);
+		if (result < 0)
+			return result;
+	}
+	return 0;
+}
+
+/* ---- start ---- */
+
+int machine_boot(struct machine *machine, const struct kernel_image *kernel, enum boot_protocol protocol, const char *cmdline,
+		 struct error *err)
+{
+	struct boot_device devices[LAYOUT_DEVICES_MAX];
+	char *line = NULL;
+	size_t length = 0;
+
+	FILE *stream = open_memstream(&line, &length);
+	if (!stream)
+		return error_set(err, -ENOMEM, "out of memory");
+	fputs(cmdline, stream);
+	for (unsigned i = 0; i < machine->attached_count; i++) {
+		const struct attached *attached = &machine->attached[i];
+		devices[i] = (struct boot_device){ .mmio = attached->address, .irq = attached->irq };
+		fprintf(stream, " virtio_mmio.device=4K@0x%llx:%u", (unsigned long long)attached->address, attached->irq);
+	}
+	const struct boot_machine tables = { .cpus = machine->config.cpus, .devices = devices, .device_count = machine->attached_count };
+	int result = fclose(stream) ? error_set(err, -ENOMEM, "out of memory") : 0;
+	if (result == 0)
+		result = boot_prepare(&machine->mem, kernel, protocol, line, &tables, err);
+	free(line);
+	if (result < 0)
+		return result;
+
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	const int fd = machine->vcpus[0].fd;
+	result = kvm_call(fd, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS", err);
+	if (result < 0)
+		return result;
+	boot_set_registers(kernel, protocol, &regs, &sregs);
+	result = kvm_call(fd, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS", err);
+	return result < 0 ? result : kvm_call(fd, KVM_SET_REGS, &regs, "KVM_SET_REGS", err);
+}
+
+int machine_start(struct machine *machine, struct error *err)
+{
+	for (unsigned i = 0; i < machine->config.cpus; i++) {
+		struct vcpu *vcpu = &machine->vcpus[i];
+		const int result = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+		if (result)
+			return error_set(err, -result, "starting a vCPU: %s", strerror(result));
+	}
+	return 0;
+}
+
+size_t machine_console_tail(struct machine *machine, unsigned lines, char *out, size_t out_size)
+{
+	return uart_tail(&machine->uart, lines, out, out_size);
+}

@@ -1,0 +1,56 @@
+/*
+ * The machine: guest RAM, vCPUs, interrupt controllers, the UART and the virtio-mmio pages of the devices attached to it.
+ *
+ * Threads: one for each vCPU. Devices run on the loops that they were created with; the machine hands them notifications (ioeventfd) and
+ * takes their interrupts (irqfd). How the VM ends is told once, on the loop given to machine_create(). There is no way to stop a
+ * machine but to exit the process: its threads, memory and descriptors go with it.
+ */
+#ifndef TRVMM_VMM_MACHINE_H
+#define TRVMM_VMM_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "base/loop.h"
+#include "devices/virtio/virtio_device.h"
+#include "vmm/kernel_image.h"
+
+enum machine_end {
+	MACHINE_RESET,  /* the guest reset or powered off the machine, or shut down by a triple fault */
+	MACHINE_FAILED, /* KVM could not go on; the detail says why */
+};
+
+struct machine_config {
+	uint64_t memory_bytes; /* a multiple of 4096, at least 2 MiB */
+	unsigned cpus;         /* 1 to LAYOUT_CPUS_MAX */
+	bool pit;              /* an 8254 timer too, for kernels that calibrate by it */
+	int console_fd;        /* where the UART's output is copied; -1: nowhere; borrowed */
+	void (*ended)(void *data, enum machine_end end, const char *detail);
+	void *data;
+};
+
+struct machine;
+
+/* Creates the VM and its vCPUs on the open /dev/kvm `kvm_fd` (borrowed). Returns 0 or -errno with one line. */
+int machine_create(int kvm_fd, const struct machine_config *config, struct loop *loop, struct machine **machine, struct error *err);
+
+/* Frees a machine that was never started. NULL is allowed. */
+void machine_destroy(struct machine *machine);
+
+const struct guest_mem *machine_mem(struct machine *machine);
+
+/* Gives the device a register page and an interrupt. Before machine_boot(). -ENOSPC: too many devices. */
+int machine_attach(struct machine *machine, struct virtio_device *dev, struct error *err);
+
+/* Loads the kernel; " virtio_mmio.device=..." for each device is appended to `cmdline`. */
+int machine_boot(struct machine *machine, const struct kernel_image *kernel, enum boot_protocol protocol, const char *cmdline,
+		 struct error *err);
+
+/* Starts the vCPUs. From here on the machine lives until the process exits. */
+int machine_start(struct machine *machine, struct error *err);
+
+/* The last output of the guest's console; see uart_tail(). */
+size_t machine_console_tail(struct machine *machine, unsigned lines, char *out, size_t out_size);
+
+#endif

@@ -1,0 +1,61 @@
+/* What the files of the machine share; see machine.h. */
+#ifndef TRVMM_VMM_MACHINE_INTERNAL_H
+#define TRVMM_VMM_MACHINE_INTERNAL_H
+
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "devices/virtio/virtio_mmio.h"
+#include "vmm/layout.h"
+#include "vmm/machine.h"
+#include "vmm/uart.h"
+
+struct attached;
+
+/* An ioeventfd: the notification of one queue. */
+struct queue_kick {
+	struct loop_source source; /* first */
+	struct attached *attached;
+	unsigned queue;
+};
+
+struct attached {
+	struct virtio_mmio mmio;
+	gpa_t address;
+	unsigned irq;
+	int irq_fd;
+	struct queue_kick kicks[VIRTIO_MAX_QUEUES];
+};
+
+struct vcpu {
+	struct machine *machine;
+	unsigned index;
+	int fd;
+	struct kvm_run *run;
+	pthread_t thread;
+};
+
+struct machine {
+	struct machine_config config;
+	struct loop *loop; /* borrowed */
+	struct guest_mem mem;
+	int kvm_fd; /* borrowed */
+	int vm_fd;
+	size_t run_bytes;
+	struct vcpu vcpus[LAYOUT_CPUS_MAX];
+	struct attached attached[LAYOUT_DEVICES_MAX];
+	unsigned attached_count;
+	struct uart uart;
+	int uart_irq_fd;
+	atomic_flag ended;
+};
+
+/* vcpu.c: the vCPU's thread. */
+void *vcpu_thread(void *vcpu);
+
+/* cpuid.c: what the vCPU's CPUID instruction answers, and its start-up MSRs. */
+int vcpu_set_cpuid(struct vcpu *vcpu, struct error *err);
+int vcpu_set_msrs(struct vcpu *vcpu, struct error *err);
+
+#endif
