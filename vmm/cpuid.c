@@ -74,6 +74,24 @@ static void adapt(struct kvm_cpuid_entry2 *entry, unsigned index, unsigned cpus,
 	}
 }
 
+/*
+ * Enables x87, SSE and AVX state from the start, as far as they are there. A kernel sets XCR0 itself; but emulated processors exist
+ * whose XSETBV does not reach KVM, which then goes on with the reset value and answers CPUID leaf 0xd for that.
+ */
+static int set_xcr0(struct vcpu *vcpu, const struct kvm_cpuid2 *cpuid, struct error *err)
+{
+	const uint64_t wanted = 7;
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1, .xcrs = { { .xcr = 0, .value = wanted } } };
+
+	for (unsigned i = 0; i < cpuid->nent; i++) {
+		const struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
+		if (entry->function == 0xd && entry->index == 0 && (entry->eax & wanted) == wanted &&
+		    ioctl(vcpu->fd, KVM_SET_XCRS, &xcrs) < 0)
+			return error_set(err, -errno, "KVM_SET_XCRS: %s", strerror(errno));
+	}
+	return 0;
+}
+
 int vcpu_set_cpuid(struct vcpu *vcpu, struct error *err)
 {
 	const struct machine *machine = vcpu->machine;
@@ -91,6 +109,8 @@ int vcpu_set_cpuid(struct vcpu *vcpu, struct error *err)
 		adapt(&cpuid->entries[i], vcpu->index, machine->config.cpus, tsc_deadline);
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
 		result = error_set(err, -errno, "KVM_SET_CPUID2: %s", strerror(errno));
+	else
+		result = set_xcr0(vcpu, cpuid, err);
 out:
 	free(cpuid);
 	return result;

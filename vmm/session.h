@@ -2,7 +2,8 @@
  * A session: one command in the guest, seen from the host. It talks to the agent (guest/agent/protocol.h) over vsock, joins the command's
  * streams with descriptors of the host, and tells how it ended.
  *
- * The agent's words are hostile input. All functions run on the vsock device's loop, or before it runs.
+ * The agent's words are hostile input: whatever it sends, or leaves unsent, costs its own sessions and nothing else. All functions run on
+ * the vsock device's loop, or before it runs.
  */
 #ifndef TRVMM_VMM_SESSION_H
 #define TRVMM_VMM_SESSION_H
@@ -12,16 +13,18 @@
 
 #include "base/error.h"
 #include "devices/virtio-vsock/virtio_vsock.h"
+#include "vmm/terminal.h"
 
 struct session_spec {
-	const char *const *argv; /* NULL-terminated, at least one; borrowed while session_start() runs, like all here */
-	const char *const *env;  /* "K=V", NULL-terminated */
+	const char *const *argv; /* NULL-terminated, at least one; borrowed while session_create() runs, like all here */
+	const char *const *env;  /* "K=V", NULL-terminated; NULL: empty */
 	const char *hostname;    /* NULL: "trvmm" */
-	const char *workdir;     /* NULL: "/" */
+	const char *workdir;     /* NULL: "/"; made when missing */
 	const char *user;        /* NULL: root; NAME, UID, NAME:GROUP, UID:GID */
 	bool terminal;           /* a pty in the guest, joined with stdin_fd and stdout_fd */
+	bool sync;               /* the guest writes its file systems back before the session ends: for disks that are kept */
 	uint16_t rows, columns;
-	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; -1: none. May be blocking, may be any kind of file */
+	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; -1: none. May be blocking, may be any kind of file (vmm/stdio.h) */
 };
 
 /* How a session ended; exactly one call. */
@@ -33,27 +36,38 @@ struct session_result {
 
 struct session;
 
+typedef void (*session_ended)(void *data, const struct session_result *result);
+
 /*
- * Prepares the session to start as soon as the agent connects. `ready(data)` is called when the agent said HELLO (may be NULL), `ended(data, result)`
- * once: all output has been delivered to stdout_fd and stderr_fd by then (or these are broken). Returns 0, or -errno with one line: -E2BIG for
- * arguments that are too long.
+ * Prepares the main session: the command starts as soon as the agent connects. Once for a vsock device, of which it takes the host ports
+ * of protocol.h. `ready(data)` is called when the agent said HELLO (may be NULL), `ended(data, result)` once, on the loop: all output has been
+ * delivered to stdout_fd and stderr_fd by then (or these are broken). Neither may destroy the session or the vsock device. Returns 0, or
+ * -errno with one line: -E2BIG for arguments that are too long, -EINVAL, -ENOMEM, -EMFILE.
  */
 int session_create(struct loop *loop, struct virtio_vsock *vsock, const struct session_spec *spec, void (*ready)(void *data),
-		   void (*ended)(void *data, const struct session_result *result), void *data, struct session **session,
-		   struct error *err);
+		   session_ended ended, void *data, struct session **session, struct error *err);
+
+/*
+ * Starts another command in the guest of `main_session`. -ENOSPC when AGENT_SESSIONS_MAX run, -ESHUTDOWN when the guest is gone;
+ * else as session_create(). Its `ended` may destroy it. It must be destroyed before the main session is.
+ */
+int session_exec(struct session *main_session, const struct session_spec *spec, session_ended ended, void *data,
+		 struct session **session, struct error *err);
+
+/* Frees a session; `ended` is not called any more. NULL is allowed. The main session's after the vsock device was destroyed, or will not
+ * run again. */
 void session_destroy(struct session *session);
 
-/* Sends a signal to the command (remembered until it has started). */
+/* Sends a signal to the command's own process (remembered until it has started), as docker kill does to a container's. */
 void session_signal(struct session *session, int signal);
 
 /* Tells the terminal's new size. */
 void session_resize(struct session *session, uint16_t rows, uint16_t columns);
 
 /*
- * The host terminal: puts `fd` into raw mode and restores it at exit and on fatal signals of this process.
- * Returns 0 or -errno (-ENOTTY). terminal_restore() may be called at any time, also from a signal handler.
+ * The guest has stopped for the reason `why`. Sessions of its commands that have not exited end with exit code 125 and this line; those
+ * that have go on delivering their output. `ended` is called from here.
  */
-int terminal_set_raw(int fd);
-void terminal_restore(void);
+void session_guest_gone(struct session *main_session, const char *why);
 
 #endif

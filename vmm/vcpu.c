@@ -145,7 +145,10 @@ void *vcpu_thread(void *arg)
 	char text[128];
 
 	for (;;) {
-		if (ioctl(vcpu->fd, KVM_RUN, 0) < 0 && errno != EINTR && errno != EAGAIN) {
+		if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
+			/* A signal, or a processor that was not started yet: there is no exit to serve. */
+			if (errno == EINTR || errno == EAGAIN)
+				continue;
 			snprintf(text, sizeof(text), "KVM_RUN: %s", strerror(errno));
 			machine_ended(vcpu->machine, MACHINE_FAILED, text);
 			return NULL;

@@ -1,0 +1,55 @@
+/* trvmm: the command line's first word decides; see vmm/options.h for a run and trvmm(1) for all. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "vmm/host.h"
+#include "vmm/options.h"
+#include "vmm/run.h"
+
+#define TRVMM_VERSION "0.1"
+#define EXIT_TRVMM 125
+
+static int main_doctor(int argc, char **argv)
+{
+	char *fallback = NULL;
+	const char *kernel = NULL;
+
+	if (argc == 3 && !strcmp(argv[1], "--kernel")) {
+		kernel = argv[2];
+	} else if (argc == 2 && !strncmp(argv[1], "--kernel=", 9)) {
+		kernel = argv[1] + 9;
+	} else if (argc > 1) {
+		message("doctor takes --kernel FILE and nothing else");
+		return EXIT_TRVMM;
+	}
+	if (!kernel)
+		kernel = fallback = data_file("vmlinux");
+	const int result = host_doctor(kernel);
+	free(fallback);
+	return result;
+}
+
+int main(int argc, char **argv)
+{
+	struct error err = { "" };
+	struct options options;
+	int code = 0;
+
+	if (argc > 1 && !strcmp(argv[1], "doctor"))
+		return main_doctor(argc - 1, argv + 1);
+	if (options_parse(argc, argv, &options, &err) < 0) {
+		message("%s", err.text);
+		code = EXIT_TRVMM;
+	} else if (options.help) {
+		options_print_help();
+	} else if (options.version) {
+		puts("trvmm " TRVMM_VERSION);
+	} else if (run(&options, &err) < 0) {
+		message("%s", err.text);
+		code = EXIT_TRVMM;
+	}
+	options_destroy(&options);
+	return code;
+}

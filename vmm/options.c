@@ -1,0 +1,338 @@
+/* The command line; see options.h. */
+#include "vmm/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmm/host.h"
+#include "vmm/layout.h"
+
+#define DEFAULT_MEMORY_BYTES (256ull << 20)
+#define LEAST_MEMORY_BYTES (32ull << 20)
+#define LEAST_DISK_BYTES (1ull << 20)
+#define MOST_DISK_BYTES (16ull << 40)
+#define DEFAULT_BOOT_TIMEOUT_S 60
+#define DEFAULT_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+enum option_id {
+	OPT_KERNEL = 256,
+	OPT_LAYERS,
+	OPT_MEMORY,
+	OPT_CPUS,
+	OPT_DISK_SIZE,
+	OPT_HOSTNAME,
+	OPT_APPEND,
+	OPT_BOOT,
+	OPT_TIMEOUT,
+	OPT_BOOT_TIMEOUT,
+	OPT_CONSOLE,
+	OPT_NO_KVM_CHECK,
+	OPT_VERSION,
+	OPT_HELP = 'h',
+	OPT_ENV = 'e',
+	OPT_WORKDIR = 'w',
+	OPT_USER = 'u',
+	OPT_INTERACTIVE = 'i',
+	OPT_TERMINAL = 't',
+};
+
+/* One row for each option: what getopt needs and what --help says. */
+static const struct {
+	int id;
+	const char *name, *argument, *help;
+} table[] = {
+	{ OPT_KERNEL, "kernel", "FILE", "bzImage or ELF vmlinux (default: trvmm's own guest kernel)" },
+	{ OPT_LAYERS, "layers", "A[,B...]", "layer files, bottom first; repeatable (default: a busybox root)" },
+	{ OPT_MEMORY, "memory", "SIZE", "memory of the guest (default: 256M)" },
+	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
+	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
+	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
+	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },
+	{ OPT_USER, "user", "USER[:GROUP]", "user of the command, names or numbers (default: root)" },
+	{ OPT_HOSTNAME, "hostname", "NAME", "host name of the guest (default: trvmm)" },
+	{ OPT_INTERACTIVE, "interactive", NULL, "pass stdin to the command; always done, accepted for docker's sake" },
+	{ OPT_TERMINAL, "tty", NULL, "give the command a terminal" },
+	{ OPT_TIMEOUT, "timeout", "SECONDS", "end the command after this time: TERM, then KILL; exit 124" },
+	{ OPT_BOOT_TIMEOUT, "boot-timeout", "SECONDS", "how long the guest may take to start (default: 60)" },
+	{ OPT_CONSOLE, "console", NULL, "show the guest kernel's console on stderr" },
+	{ OPT_APPEND, "append", "TEXT", "more words for the kernel command line" },
+	{ OPT_BOOT, "boot", "PROTOCOL", "linux64 or pvh (default: linux64 for Linux, pvh for other kernels with a PVH note)" },
+	{ OPT_NO_KVM_CHECK, "no-kvm-check", NULL, "start even where KVM is software only" },
+	{ OPT_VERSION, "version", NULL, "print the version" },
+	{ OPT_HELP, "help", NULL, "print this help" },
+};
+#define TABLE_ROWS (sizeof(table) / sizeof(table[0]))
+
+void options_print_help(void)
+{
+	fputs("Usage: trvmm [OPTIONS] [--] COMMAND [ARG...]   run COMMAND in a new microVM\n"
+	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
+	      "\n"
+	      "Options:\n",
+	      stdout);
+	for (size_t i = 0; i < TABLE_ROWS; i++) {
+		char left[48], with_argument[40];
+		snprintf(with_argument, sizeof(with_argument), "--%s%s%s", table[i].name, table[i].argument ? " " : "",
+			 table[i].argument ? table[i].argument : "");
+		if (table[i].id < 256)
+			snprintf(left, sizeof(left), "-%c, %s", table[i].id, with_argument);
+		else
+			snprintf(left, sizeof(left), "    %s", with_argument);
+		printf("  %-30s %s\n", left, table[i].help);
+	}
+	fputs("\n"
+	      "Exit status: the command's own; 128 + n when signal n killed it; 127 not found, 126 not executable,\n"
+	      "125 when trvmm itself failed, with one line on stderr that says why. See trvmm(1).\n",
+	      stdout);
+}
+
+int options_parse_size(const char *text, uint64_t *bytes)
+{
+	char *end;
+	if (!isdigit((unsigned char)*text))
+		return -EINVAL;
+	errno = 0;
+	uint64_t value = strtoull(text, &end, 10);
+	if (errno)
+		return -EINVAL;
+	static const char units[] = "KMGT";
+	unsigned shift = 0;
+	const char *unit = *end ? strchr(units, toupper((unsigned char)*end)) : NULL;
+	if (unit) {
+		shift = 10 * (unsigned)(unit - units + 1);
+		end++;
+		if (!strcmp(end, "iB") || !strcmp(end, "B") || !strcmp(end, "b"))
+			end = strchr(end, '\0');
+	}
+	if (*end || (shift && value >> (64 - shift)))
+		return -EINVAL;
+	*bytes = value << shift;
+	return 0;
+}
+
+/* Appends to an owned list that keeps a NULL behind its end. */
+static int list_append(char ***list, size_t *count, char *item)
+{
+	char **grown = realloc(*list, (*count + 2) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	grown[(*count)++] = item;
+	grown[*count] = NULL;
+	*list = grown;
+	return 0;
+}
+
+static int add_layers(struct options *options, const char *argument, struct error *err)
+{
+	/* "A,B": as a comma may be part of a name, \, stands for one. */
+	const char *at = argument;
+	for (;;) {
+		char *name = malloc(strlen(at) + 1);
+		size_t length = 0;
+		if (!name || list_append(&options->layers, &options->layer_count, name) < 0) {
+			free(name);
+			return error_set(err, -ENOMEM, "out of memory");
+		}
+		for (; *at && *at != ','; at++) {
+			if (*at == '\\' && (at[1] == ',' || at[1] == '\\'))
+				at++;
+			name[length++] = *at;
+		}
+		name[length] = '\0';
+		if (length == 0)
+			return error_set(err, -EINVAL, "--layers '%s': an empty name; give FILE[,FILE...]", argument);
+		if (!*at++)
+			return 0;
+	}
+}
+
+/* Sets K=V, in the place of an earlier K. */
+static int add_env(struct options *options, const char *argument, struct error *err)
+{
+	const size_t name_length = strcspn(argument, "=");
+	char *copy = NULL;
+	if (name_length == 0)
+		return error_set(err, -EINVAL, "--env '%s': give NAME=VALUE or NAME", argument);
+	if (argument[name_length] == '=') {
+		copy = strdup(argument);
+	} else {
+		const char *value = getenv(argument);
+		if (!value)
+			return 0; /* as docker does: what the caller does not have is not set */
+		if (asprintf(&copy, "%s=%s", argument, value) < 0)
+			copy = NULL;
+	}
+	if (!copy)
+		return error_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < options->env_count; i++) {
+		if (!strncmp(options->env[i], argument, name_length) && options->env[i][name_length] == '=') {
+			free(options->env[i]);
+			options->env[i] = copy;
+			return 0;
+		}
+	}
+	if (list_append(&options->env, &options->env_count, copy) == 0)
+		return 0;
+	free(copy);
+	return error_set(err, -ENOMEM, "out of memory");
+}
+
+static int parse_count(const char *name, const char *text, unsigned least, unsigned most, unsigned *count, struct error *err)
+{
+	char *end;
+	errno = 0;
+	const unsigned long value = strtoul(text, &end, 10);
+	if (!isdigit((unsigned char)*text) || *end || errno || value < least || value > most)
+		return error_set(err, -EINVAL, "--%s '%s': give a number from %u to %u", name, text, least, most);
+	*count = (unsigned)value;
+	return 0;
+}
+
+static int parse_memory(struct options *options, const char *text, struct error *err)
+{
+	uint64_t bytes;
+	if (options_parse_size(text, &bytes) < 0)
+		return error_set(err, -EINVAL, "--memory '%s': give a size such as 256M or 2G", text);
+	if (bytes < LEAST_MEMORY_BYTES)
+		return error_set(err, -EINVAL, "--memory '%s': a guest needs at least %lluM", text, LEAST_MEMORY_BYTES >> 20);
+	const uint64_t total = host_memory_total();
+	if (total && bytes > total)
+		return error_set(err, -EINVAL, "--memory '%s': this host has %lluM", text, (unsigned long long)(total >> 20));
+	options->memory_bytes = bytes & ~0xfffffull; /* whole MiB */
+	return 0;
+}
+
+static int parse_disk_size(struct options *options, const char *text, struct error *err)
+{
+	if (options_parse_size(text, &options->disk_bytes) < 0)
+		return error_set(err, -EINVAL, "--disk-size '%s': give a size such as 20G", text);
+	if (options->disk_bytes < LEAST_DISK_BYTES || options->disk_bytes > MOST_DISK_BYTES)
+		return error_set(err, -EINVAL, "--disk-size '%s': give a size from 1M to 16T", text);
+	return 0;
+}
+
+static int parse_boot(struct options *options, const char *text, struct error *err)
+{
+	if (!strcmp(text, "linux64"))
+		options->boot = BOOT_CHOICE_LINUX64;
+	else if (!strcmp(text, "pvh"))
+		options->boot = BOOT_CHOICE_PVH;
+	else
+		return error_set(err, -EINVAL, "--boot '%s': give linux64 or pvh", text);
+	return 0;
+}
+
+static int parse_one(struct options *options, int id, const char *argument, struct error *err)
+{
+	switch (id) {
+	case OPT_KERNEL:
+		options->kernel = argument;
+		return 0;
+	case OPT_LAYERS:
+		return add_layers(options, argument, err);
+	case OPT_MEMORY:
+		return parse_memory(options, argument, err);
+	case OPT_CPUS:
+		return parse_count("cpus", argument, 1, LAYOUT_CPUS_MAX, &options->cpus, err);
+	case OPT_DISK_SIZE:
+		return parse_disk_size(options, argument, err);
+	case OPT_ENV:
+		return add_env(options, argument, err);
+	case OPT_WORKDIR:
+		options->workdir = argument;
+		return 0;
+	case OPT_USER:
+		options->user = argument;
+		return 0;
+	case OPT_HOSTNAME:
+		if (strlen(argument) > 64 || !*argument)
+			return error_set(err, -EINVAL, "--hostname '%s': give 1 to 64 bytes", argument);
+		options->hostname = argument;
+		return 0;
+	case OPT_INTERACTIVE:
+		return 0;
+	case OPT_TERMINAL:
+		options->terminal = true;
+		return 0;
+	case OPT_TIMEOUT:
+		return parse_count("timeout", argument, 1, 1000000, &options->timeout_s, err);
+	case OPT_BOOT_TIMEOUT:
+		return parse_count("boot-timeout", argument, 1, 1000000, &options->boot_timeout_s, err);
+	case OPT_CONSOLE:
+		options->console = true;
+		return 0;
+	case OPT_APPEND:
+		options->append = argument;
+		return 0;
+	case OPT_BOOT:
+		return parse_boot(options, argument, err);
+	case OPT_NO_KVM_CHECK:
+		options->no_kvm_check = true;
+		return 0;
+	case OPT_VERSION:
+		options->version = true;
+		return 0;
+	default:
+		options->help = true;
+		return 0;
+	}
+}
+
+/* What was wrong with the option that getopt did not like. */
+static int complain(int argc, char **argv, int kind, struct error *err)
+{
+	const char *text = optind > 0 && optind <= argc ? argv[optind - 1] : "";
+	char quoted[256];
+	error_quote(quoted, sizeof(quoted), text, strlen(text));
+	if (kind == ':')
+		return error_set(err, -EINVAL, "option '%s' needs a value; see trvmm --help", quoted);
+	return error_set(err, -EINVAL, "unknown or ambiguous option '%s'; see trvmm --help", quoted);
+}
+
+int options_parse(int argc, char **argv, struct options *options, struct error *err)
+{
+	struct option longs[TABLE_ROWS + 1] = { { NULL, 0, NULL, 0 } };
+	char shorts[3 * TABLE_ROWS + 3] = "+:";
+
+	*options = (struct options){ .memory_bytes = DEFAULT_MEMORY_BYTES, .cpus = 1, .boot_timeout_s = DEFAULT_BOOT_TIMEOUT_S };
+	int result = add_env(options, DEFAULT_PATH, err);
+	for (size_t i = 0; i < TABLE_ROWS; i++) {
+		longs[i] = (struct option){ table[i].name, table[i].argument ? required_argument : no_argument, NULL, table[i].id };
+		if (table[i].id < 256)
+			sprintf(shorts + strlen(shorts), "%c%s", table[i].id, table[i].argument ? ":" : "");
+	}
+	opterr = 0;
+	optind = 1;
+	while (result == 0) {
+		const int id = getopt_long(argc, argv, shorts, longs, NULL);
+		if (id == -1)
+			break;
+		if (id == '?' || id == ':')
+			return complain(argc, argv, id, err);
+		result = parse_one(options, id, optarg, err);
+	}
+	options->command = (const char *const *)argv + optind;
+	if (result < 0 || options->help || options->version)
+		return result;
+	if (!options->command[0])
+		return error_set(err, -EINVAL, "no command; give one: trvmm [OPTIONS] -- COMMAND [ARG...], or see trvmm --help");
+	if (!options->command[0][0])
+		return error_set(err, -EINVAL, "the command is empty; give one: trvmm [OPTIONS] -- COMMAND [ARG...]");
+	return 0;
+}
+
+void options_destroy(struct options *options)
+{
+	for (size_t i = 0; i < options->layer_count; i++)
+		free(options->layers[i]);
+	for (size_t i = 0; i < options->env_count; i++)
+		free(options->env[i]);
+	free(options->layers);
+	free(options->env);
+	options->layers = NULL;
+	options->env = NULL;
+}

@@ -1,0 +1,390 @@
+/* One run; see run.h. The wiring of all parts is here and in machine_attach(). */
+#include "vmm/run.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/signalfd.h>
+#include <sys/timerfd.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "devices/virtio-blk/disk_ext4.h"
+#include "devices/virtio-blk/virtio_blk.h"
+#include "devices/virtio-vsock/virtio_vsock.h"
+#include "guest/agent/protocol.h"
+#include "layers/layers.h"
+#include "vmm/agent_blob.h"
+#include "vmm/host.h"
+#include "vmm/machine.h"
+#include "vmm/session.h"
+
+#define EXIT_TRVMM 125
+#define EXIT_TIMEOUT 124
+#define CONSOLE_LINES 12
+#define KILL_AFTER_S 5 /* what --timeout leaves the command between TERM and the end */
+
+/*
+ * No probing for what is not there, no waiting: the guest has no keyboard controller, its interrupts and clock come from KVM, a panic
+ * resets at once (which ends the VM), and a reset is a triple fault.
+ */
+#define CMDLINE                                                                                                                      \
+	"console=ttyS0 panic=-1 reboot=t no_timer_check i8042.noaux i8042.nokbd i8042.nopnp root=/dev/vda rootfstype=ext4 rw "        \
+	"init=" AGENT_PATH
+#define CMDLINE_QUIET " quiet loglevel=1"
+
+struct run {
+	const struct options *options;
+	struct loop *loop;
+	struct tree *tree;
+	struct ext4_plan *plan;
+	struct disk *disk;
+	struct kernel_image kernel;
+	struct machine *machine;
+	struct loop *blk_loop;
+	struct virtio_blk *blk;
+	struct virtio_vsock *vsock;
+	struct session *session;
+	struct loop_source signals;
+	struct loop_source boot_timer, timeout_timer;
+	unsigned interrupts; /* SIGINT and SIGTERM so far */
+	bool ready, timed_out;
+};
+
+static void finish(int code) __attribute__((noreturn));
+
+/* The end of the process is the end of the VM: nothing has to be taken down. */
+static void finish(int code)
+{
+	terminal_restore();
+	_exit(code);
+}
+
+/* ---- how it ends ---- */
+
+static void print_console(struct run *run)
+{
+	char tail[4096];
+	if (run->options->console || machine_console_tail(run->machine, CONSOLE_LINES, tail, sizeof(tail)) == 0)
+		return;
+	for (char *line = strtok(tail, "\n"); line; line = strtok(NULL, "\n"))
+		message("  console: %s", line);
+}
+
+/* The agent's own last word, if that is on the console: it knows better than we do. Returns NULL when there is none. */
+static char *agent_complaint(struct run *run)
+{
+	static char tail[4096];
+	machine_console_tail(run->machine, CONSOLE_LINES, tail, sizeof(tail));
+	char *at = strstr(tail, "trvmm-agent: ");
+	if (at)
+		at[strcspn(at, "\n")] = '\0';
+	return at;
+}
+
+static void guest_died(struct run *run, const char *what) __attribute__((noreturn));
+
+static void guest_died(struct run *run, const char *what)
+{
+	terminal_restore();
+	const char *complaint = run->ready ? NULL : agent_complaint(run);
+	const char *missing = run->ready || complaint ? NULL : kernel_image_missing_driver(&run->kernel);
+	if (complaint) {
+		message("%s", complaint);
+		finish(EXIT_TRVMM);
+	}
+	if (missing)
+		message("the guest did not start (%s): the kernel lacks %s; build it in (=y, not =m)", what, missing);
+	else
+		message("%s: %s", run->ready ? "the guest ended before the command did" : "the guest did not start", what);
+	print_console(run);
+	finish(EXIT_TRVMM);
+}
+
+static void on_machine_ended(void *data, enum machine_end end, const char *detail)
+{
+	(void)end;
+	guest_died(data, detail);
+}
+
+static void on_session_ended(void *data, const struct session_result *result)
+{
+	const struct run *run = data;
+	terminal_restore();
+	if (run->timed_out)
+		finish(EXIT_TIMEOUT);
+	if (result->err.text[0])
+		message("%s", result->err.text);
+	finish(result->exit_code);
+}
+
+/* ---- signals and timers ---- */
+
+static void arm(struct loop_source *timer, unsigned seconds)
+{
+	const struct itimerspec when = { .it_value.tv_sec = seconds };
+	timerfd_settime(timer->fd, 0, &when, NULL);
+}
+
+static int add_timer(struct run *run, struct loop_source *timer, unsigned seconds, void (*ready)(struct loop_source *, uint32_t),
+		     struct error *err)
+{
+	*timer = (struct loop_source){ .fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), .events = EPOLLIN, .ready = ready };
+	if (timer->fd < 0)
+		return error_set(err, -errno, "timerfd: %s", strerror(errno));
+	arm(timer, seconds);
+	const int result = loop_add(run->loop, timer);
+	return result < 0 ? error_set(err, result, "epoll: %s", strerror(-result)) : 0;
+}
+
+static void boot_timed_out(struct loop_source *source, uint32_t events)
+{
+	struct run *run = (struct run *)((char *)source - offsetof(struct run, boot_timer));
+	char what[96];
+	(void)events;
+	snprintf(what, sizeof(what), "no word from its agent in %u s; see --boot-timeout and --console", run->options->boot_timeout_s);
+	guest_died(run, what);
+}
+
+static void command_timed_out(struct loop_source *source, uint32_t events)
+{
+	struct run *run = (struct run *)((char *)source - offsetof(struct run, timeout_timer));
+	(void)events;
+	if (run->timed_out || !run->ready)
+		finish(EXIT_TIMEOUT);
+	run->timed_out = true;
+	session_signal(run->session, SIGTERM);
+	arm(source, KILL_AFTER_S);
+}
+
+static void on_ready(void *data)
+{
+	struct run *run = data;
+	run->ready = true;
+	loop_remove(run->loop, &run->boot_timer);
+	close(run->boot_timer.fd);
+}
+
+static void window_size(uint16_t *rows, uint16_t *columns)
+{
+	struct winsize size;
+	*rows = *columns = 0;
+	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) {
+		*rows = size.ws_row;
+		*columns = size.ws_col;
+	}
+}
+
+static void on_signal(struct loop_source *source, uint32_t events)
+{
+	struct run *run = (struct run *)((char *)source - offsetof(struct run, signals));
+	struct signalfd_siginfo info;
+	(void)events;
+
+	if (read(source->fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
+		return;
+	const int signal = (int)info.ssi_signo;
+	if (signal == SIGWINCH) {
+		uint16_t rows, columns;
+		window_size(&rows, &columns);
+		session_resize(run->session, rows, columns);
+		return;
+	}
+	/* The first one asks the command, the second one ends the VM, whatever the guest does. */
+	if ((signal == SIGINT || signal == SIGTERM) && ++run->interrupts > 1)
+		finish(128 + signal);
+	session_signal(run->session, signal);
+}
+
+/* Blocks the signals that are forwarded, in this thread and all that it will start, and takes them from a descriptor. */
+static int watch_signals(struct run *run, struct error *err)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	const int forwarded[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
+	for (size_t i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
+		sigaddset(&set, forwarded[i]);
+	if (run->options->terminal)
+		sigaddset(&set, SIGWINCH);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	/* A broken pipe is an error of that write, not the end of trvmm. */
+	signal(SIGPIPE, SIG_IGN);
+	run->signals = (struct loop_source){ .fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK), .events = EPOLLIN, .ready = on_signal };
+	if (run->signals.fd < 0)
+		return error_set(err, -errno, "signalfd: %s", strerror(errno));
+	const int result = loop_add(run->loop, &run->signals);
+	return result < 0 ? error_set(err, result, "epoll: %s", strerror(-result)) : 0;
+}
+
+/* ---- set-up ---- */
+
+/* Layers to tree to plan to disk. */
+static int make_disk(struct run *run, struct error *err)
+{
+	const struct options *options = run->options;
+	struct tree_builder *builder = tree_builder_create();
+	char *fallback = NULL;
+	int result = builder ? 0 : error_set(err, -ENOMEM, "out of memory");
+
+	if (result == 0 && options->layer_count == 0) {
+		fallback = data_file("busybox.tar");
+		result = fallback ? layers_apply_file(builder, fallback, NULL, err) :
+				    error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");
+	}
+	for (size_t i = 0; result == 0 && i < options->layer_count; i++)
+		result = layers_apply_file(builder, options->layers[i], NULL, err);
+	if (result == 0)
+		result = tree_builder_add_memory_file(builder, AGENT_PATH, 0755, agent_blob_start,
+						      (size_t)(agent_blob_end - agent_blob_start), err);
+	if (result == 0)
+		result = tree_builder_finish(builder, &run->tree, err);
+	free(fallback);
+	tree_builder_destroy(builder);
+	if (result < 0)
+		return result;
+	const struct ext4_options ext4 = { .size_bytes = options->disk_bytes, .label = "trvmm" };
+	result = ext4_plan_build(run->tree, &ext4, &run->plan, err);
+	if (result < 0)
+		return result;
+	result = disk_ext4_create(run->plan, false, &run->disk);
+	return result < 0 ? error_set(err, result, "the root disk: %s", strerror(-result)) : 0;
+}
+
+static int open_kernel(struct run *run, struct error *err)
+{
+	char *fallback = NULL;
+	const char *path = run->options->kernel;
+	if (!path) {
+		path = fallback = data_file("vmlinux");
+		if (!path)
+			return error_set(err, -ENOENT, "the default guest kernel is not installed; run make, or give --kernel FILE");
+	}
+	const int result = kernel_image_open(path, NULL, &run->kernel, err);
+	free(fallback);
+	return result;
+}
+
+/* Requests of the disk block on the host's storage, so they get a thread of their own. */
+static void *blk_thread(void *loop)
+{
+	loop_run(loop);
+	return NULL;
+}
+
+static int attach_devices(struct run *run, struct error *err)
+{
+	const struct guest_mem *mem = machine_mem(run->machine);
+	run->blk_loop = loop_create();
+	if (!run->blk_loop)
+		return error_set(err, -errno, "epoll: %s", strerror(errno));
+	int result = virtio_blk_create(run->blk_loop, mem, run->disk, &run->blk);
+	if (result == 0)
+		result = virtio_vsock_create(run->loop, mem, VSOCK_GUEST_CID, &run->vsock);
+	if (result < 0)
+		return error_set(err, result, "creating the devices: %s", strerror(-result));
+	result = machine_attach(run->machine, virtio_blk_device(run->blk), err);
+	return result < 0 ? result : machine_attach(run->machine, virtio_vsock_device(run->vsock), err);
+}
+
+static int make_session(struct run *run, struct error *err)
+{
+	const struct options *options = run->options;
+	struct session_spec spec = {
+		.argv = options->command,
+		.env = (const char *const *)options->env,
+		.hostname = options->hostname,
+		.workdir = options->workdir,
+		.user = options->user,
+		.terminal = options->terminal,
+		.stdin_fd = STDIN_FILENO,
+		.stdout_fd = STDOUT_FILENO,
+		.stderr_fd = STDERR_FILENO,
+	};
+	window_size(&spec.rows, &spec.columns);
+	return session_create(run->loop, run->vsock, &spec, on_ready, on_session_ended, run, &run->session, err);
+}
+
+static int boot(struct run *run, struct error *err)
+{
+	const struct options *options = run->options;
+	enum boot_protocol protocol = BOOT_LINUX64;
+	char *cmdline;
+
+	if (options->boot == BOOT_CHOICE_PVH)
+		protocol = BOOT_PVH;
+	if (asprintf(&cmdline, CMDLINE "%s%s%s", options->console ? "" : CMDLINE_QUIET, options->append ? " " : "",
+		     options->append ? options->append : "") < 0)
+		return error_set(err, -ENOMEM, "out of memory");
+	const int result = machine_boot(run->machine, &run->kernel, protocol, cmdline, err);
+	free(cmdline);
+	return result;
+}
+
+static int prepare(struct run *run, int kvm_fd, struct error *err)
+{
+	const struct options *options = run->options;
+	const struct machine_config config = {
+		.memory_bytes = options->memory_bytes,
+		.cpus = options->cpus,
+		.pit = options->kernel != NULL,
+		.console_fd = options->console ? STDERR_FILENO : -1,
+		.ended = on_machine_ended,
+		.data = run,
+	};
+	int result = make_disk(run, err);
+	if (result == 0)
+		result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
+	if (result == 0)
+		result = attach_devices(run, err);
+	if (result == 0)
+		result = make_session(run, err);
+	if (result == 0)
+		result = boot(run, err);
+	if (result == 0)
+		result = watch_signals(run, err);
+	if (result == 0)
+		result = add_timer(run, &run->boot_timer, options->boot_timeout_s, boot_timed_out, err);
+	if (result == 0 && options->timeout_s)
+		result = add_timer(run, &run->timeout_timer, options->timeout_s, command_timed_out, err);
+	return result;
+}
+
+int run(const struct options *options, struct error *err)
+{
+	static struct run the_run; /* lives as long as the process */
+	struct run *run = &the_run;
+	pthread_t thread;
+
+	*run = (struct run){ .options = options, .kernel = { .fd = -1 } };
+	if (options->terminal && !isatty(STDIN_FILENO))
+		return error_set(err, -ENOTTY, "--tty: stdin is no terminal");
+	int result = open_kernel(run, err);
+	if (result < 0)
+		return result;
+	const int kvm_fd = host_open_kvm(err);
+	if (kvm_fd < 0)
+		return kvm_fd;
+	if (!options->no_kvm_check && !host_has_hardware_virtualization())
+		return error_set(err, -ENOTSUP, "the processor shows neither VMX nor SVM: this " "/dev/kvm is software only and cannot run Linux guests; "
+						"use a machine with hardware virtualization, or enable nested virtualization for this VM");
+	run->loop = loop_create();
+	if (!run->loop)
+		return error_set(err, -errno, "epoll: %s", strerror(errno));
+	result = prepare(run, kvm_fd, err);
+	if (result < 0)
+		return result;
+	if (options->terminal && (result = terminal_set_raw(STDIN_FILENO)) < 0)
+		return error_set(err, result, "--tty: %s", strerror(-result));
+	if (pthread_create(&thread, NULL, blk_thread, run->blk_loop))
+		return error_set(err, -EAGAIN, "starting a thread failed");
+	result = machine_start(run->machine, err);
+	if (result == 0)
+		result = loop_run(run->loop);
+	terminal_restore();
+	return result < 0 ? error_set(err, result, "%s", strerror(-result)) : 0;
+}
