@@ -3,6 +3,7 @@
 BUILD ?= build
 CC ?= gcc
 V ?= 0
+PREFIX ?= /usr/local
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),@:,@printf '  %-8s %s\n' $(1) $(2))
 
@@ -11,30 +12,51 @@ WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wcast-qual -Wvla -Wundef -Wwrit
 CFLAGS ?= -O2 -g
 HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer,$(HARDEN)) \
-	-fPIE -D_GNU_SOURCE -I. -MMD -MP
+	-fPIE -ffunction-sections -D_GNU_SOURCE -I. -MMD -MP
 LDLIBS := -lseccomp -lzstd -llzma -llz4 -lz -lcrypto -lpthread
 # The program is static: no loader, no relocation of libraries on the way to the first guest instruction. Sanitizers need the loader.
 LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,relro,-z,now -Wl,--gc-sections
 
+# Debian packages: to build, for the guest kernel, for the tests.
+BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev liblz4-dev zlib1g-dev libssl-dev busybox-static
+TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils
+
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/error.c base/iov.c base/loop.c
-LAYERS_SRCS :=
-EXT4GEN_SRCS :=
-VIRTIO_SRCS := devices/virtio/virtq.c devices/virtio/virtio_device.c devices/virtio/virtio_mmio.c
-BLK_SRCS := devices/virtio-blk/virtio_blk.c
-VSOCK_SRCS :=
-VMM_SRCS := vmm/guest_mem.c
+LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c finish.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c window.c)
+EXT4GEN_SRCS := $(addprefix ext4gen/, cow.c crc16.c dir.c extent.c group.c inode.c layout.c plan.c read.c xattr.c)
+VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
+BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c)
+VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c packet.c connection.c stream.c host_end.c unix.c)
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c cpuid.c data_file.c guest_mem.c host.c kernel_image.c machine.c mptable.c options.c run.c \
+	uart.c unpack.c vcpu.c session.c session_control.c session_stream.c stdio.c terminal.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS)
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c pump.c spawn.c text.c user.c wire.c)
+AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
+# Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
+AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.
+AGENT_LDFLAGS := -static -no-pie -s -Wl,--gc-sections -Wl,-z,noseparate-code -Wl,-z,norelro -Wl,--build-id=none
+
+LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
 
 # Unit tests: tests/unit/test_X.c becomes $(BUILD)/tests/test_X, linked with everything but main.
 UNIT_TESTS := $(notdir $(basename $(wildcard tests/unit/test_*.c)))
 
-LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
+.PHONY: all guest demo check unit lab bench asan tsan fuzz lint format install clean help
+all: $(BUILD)/trvmm guest ## build trvmm, its guest kernel and its default layer
+guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar
 
-.PHONY: all unit clean
-all: $(BUILD)/trvmm
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
-$(BUILD)/obj/%.o: %.c
+# ---- the program ----------------------------------------------------------------------------------------------------------------
+# Installs what is missing, or says what to install; once for each change of the lists.
+$(BUILD)/.packages: Makefile
+	@mkdir -p $(@D)
+	$(Q)scripts/need-packages $(BUILD_PACKAGES)
+	@touch $@
+
+$(BUILD)/obj/%.o: %.c | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
@@ -43,19 +65,70 @@ $(BUILD)/libtrvmm.a: $(LIB_OBJS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/libtrvmm.a
+$(BUILD)/obj/vmm/agent_blob.o: vmm/agent_blob.S $(BUILD)/guest/agent
+	@mkdir -p $(@D)
+	$(call say,AS,$<)
+	$(Q)$(CC) -c -DAGENT_FILE='"$(BUILD)/guest/agent"' $< -o $@
+
+$(BUILD)/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/agent_blob.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
+
+# ---- what runs in the guest -----------------------------------------------------------------------------------------------------
+$(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,AGENT,$@)
+	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ $(AGENT_SRCS)
+
+$(BUILD)/guest/vmlinux: guest/kernel/trvmm.config guest/kernel/build.sh
+	$(call say,KERNEL,$@)
+	$(Q)guest/kernel/build.sh $(BUILD)/guest
+	@touch $@
+
+$(BUILD)/guest/busybox.tar: guest/busybox-layer.sh | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,LAYER,$@)
+	$(Q)guest/busybox-layer.sh $@
+
+# ---- tests ----------------------------------------------------------------------------------------------------------------------
+$(BUILD)/.test-packages: Makefile | $(BUILD)/.packages
+	$(Q)scripts/need-packages $(TEST_PACKAGES)
+	@touch $@
+
+$(BUILD)/obj/tests/%.o: | $(BUILD)/.test-packages
+
+# The agent as an ordinary process of this machine. Sessions meet it, or a script that lies, over Unix sockets in place of the device.
+$(BUILD)/tests/agent: $(AGENT_COMMON_SRCS:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/tests/unit/agent_platform.o
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^
+
+$(BUILD)/tests/test_session $(BUILD)/tests/test_agent: $(BUILD)/obj/tests/unit/fake_vsock.o | $(BUILD)/tests/agent
 
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/libtrvmm.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^ -lcriterion $(LDLIBS)
 
-unit: $(UNIT_TESTS:%=$(BUILD)/tests/%)
-	$(Q)set -e; for t in $^; do $$t; done
+unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
+	$(Q)tests/check --unit $(BUILD)
 
-clean:
+check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) ## all tests; ends with `N passed, N failed, N skipped`
+	$(Q)tests/check $(BUILD)
+
+asan: ## unit tests under the address and undefined behaviour sanitizers
+	$(Q)$(MAKE) BUILD=$(BUILD)/asan SANITIZE=address,undefined CFLAGS='-O1 -g' unit
+
+tsan: ## unit tests under the thread sanitizer
+	$(Q)$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread CFLAGS='-O1 -g' unit
+
+install: all ## install under $(PREFIX)
+	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm
+	install -D -m 644 $(BUILD)/guest/vmlinux $(DESTDIR)$(PREFIX)/share/trvmm/vmlinux
+	install -D -m 644 $(BUILD)/guest/busybox.tar $(DESTDIR)$(PREFIX)/share/trvmm/busybox.tar
+	install -D -m 644 man/trvmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/trvmm.1
+
+clean: ## remove the build tree
 	rm -rf $(BUILD)
 
 -include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)

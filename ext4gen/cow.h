@@ -7,8 +7,9 @@
  *   COW   reads come from the memory file written by the guest (a partial write first copies the block up)
  *   ZERO  reads are zeroes                discarded or zeroed: what lies below is never seen again
  *
- * Discarding punches a hole, so memory is given back. The states are two bits a block, allocated for 1 Mi-block ranges as they
- * are touched, so the size of the disk costs nothing.
+ * Discarding punches a hole, so memory is given back. The states are two bits a block, allocated for ranges of 256 MiB as they are
+ * touched, so the size of the disk costs nothing; a range that is discarded as a whole needs no states either. The memory file is made at
+ * the first write.
  *
  * Not thread-safe: one thread at a time.
  */
@@ -24,8 +25,13 @@ struct cow;
 /* Reads the base; same contract as ext4_plan_readv(). */
 typedef int (*cow_base_readv)(const void *base, uint64_t offset, const struct iovec *iov, unsigned count);
 
-/* `size_bytes` is a multiple of 4096. `base` is borrowed. Returns 0 or -errno. */
+/*
+ * Creates an untouched disk of `size_bytes`, a multiple of 4096, over `base`, which is borrowed. Returns 0, -EINVAL for such a size, or
+ * -ENOMEM.
+ */
 int cow_create(uint64_t size_bytes, cow_base_readv readv, const void *base, struct cow **cow);
+
+/* Forgets everything that was written. NULL is allowed. */
 void cow_destroy(struct cow *cow);
 
 /* Any byte ranges inside the disk; the caller has checked them. Return 0 or -errno (-ENOSPC, -ENOMEM: the host has no room). */

@@ -19,6 +19,7 @@
 #ifndef TRVMM_EXT4GEN_EXT4GEN_H
 #define TRVMM_EXT4GEN_EXT4GEN_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -53,7 +54,13 @@ uint64_t ext4_plan_size_bytes(const struct ext4_plan *plan);
  */
 int ext4_plan_readv(const struct ext4_plan *plan, uint64_t offset, const struct iovec *iov, unsigned count);
 
-/* The inode number that entry `entry` of the tree got (for tests and for inspection). */
+/*
+ * Finds what is not free space: the first range at or behind byte `offset` that may hold anything but zeroes, as bytes [*begin, *end), whole
+ * blocks but for a start inside one. Returns false when there is none. For exports: sparse images of disks of any size.
+ */
+bool ext4_plan_next_data(const struct ext4_plan *plan, uint64_t offset, uint64_t *begin, uint64_t *end);
+
+/* The inode number that inode `tree_inode` of the tree got (for tests and for inspection). */
 uint32_t ext4_plan_inode_number(const struct ext4_plan *plan, uint32_t tree_inode);
 
 #endif

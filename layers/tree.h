@@ -10,6 +10,10 @@
  *
  * Indices instead of pointers: half the memory, and the arrays can be written to a file and mapped again as they are. All arrays
  * are dense; entries of removed names do not occur in a finished tree. Entry 0 and inode 0 are the root.
+ *
+ * A tree from tree_builder_finish() or layers_load() promises more, which a reader may use and need not: entries lie breadth first, so
+ * the children of a directory are neighbours (next_sibling is the next index or TREE_NONE) and stand behind their directory; inodes,
+ * and with them extents and xattrs, keep the order in which the layers brought them, so contents that are neighbours in a layer stay so.
  */
 #ifndef TRVMM_LAYERS_TREE_H
 #define TRVMM_LAYERS_TREE_H
@@ -86,9 +90,14 @@ struct tree {
 	uint32_t entry_count, inode_count, extent_count, xattr_count, source_count;
 	uint32_t layer_count;
 	uint64_t string_bytes;
+	void *map;             /* owned: the one mapping in which all arrays but `sources` lie. NULL: they are somebody else's */
+	size_t map_bytes;
 };
 
-/* Frees the tree and closes its sources. NULL is allowed. */
+/*
+ * Frees the tree and closes its sources (file descriptors, names, the array from malloc). Arrays that do not lie in `map` are left
+ * alone, so a test may lay out a tree by hand. NULL is allowed.
+ */
 void tree_destroy(struct tree *tree);
 
 /*

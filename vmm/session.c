@@ -12,6 +12,7 @@
 #include "vmm/session.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -96,6 +97,13 @@ static void start_timer(struct session *session)
 		stop_timer(session);
 		session_over(session);
 	}
+}
+
+/* An agent that does not read its messages would not pass it on either. */
+static void send_signal(struct guest *guest, uint32_t number, int signal)
+{
+	const struct agent_signal m = { le32_make(number), le32_make((uint32_t)signal) };
+	(void)control_send(&guest->control, AGENT_SIGNAL, &m, sizeof(m));
 }
 
 /* ---- what the agent says --------------------------------------------------------------------------------------------------------- */
@@ -189,9 +197,16 @@ static void control_message(struct control *control, uint32_t type, const uint8_
 	if (length < sizeof(number))
 		return;
 	memcpy(&number, body, sizeof(number));
-	struct session *session = le32_get(number) < AGENT_SESSIONS_MAX ? guest->sessions[le32_get(number)] : NULL;
-	if (!session || guest->gone)
+	if (le32_get(number) >= AGENT_SESSIONS_MAX || guest->gone)
 		return;
+	struct session *session = guest->sessions[le32_get(number)];
+	if (type == AGENT_FAILED || type == AGENT_EXITED)
+		guest->in_guest[le32_get(number)] = false;
+	if (!session) {
+		if (type == AGENT_STARTED && guest->in_guest[le32_get(number)])
+			send_signal(guest, le32_get(number), SIGKILL); /* destroyed while it was asked for */
+		return;
+	}
 	if (type == AGENT_STARTED)
 		on_started(session);
 	else if (type == AGENT_FAILED)
@@ -318,6 +333,7 @@ static int session_open(struct guest *guest, uint32_t number, const struct sessi
 			error_set(err, result, "asking the agent in the guest: %s", strerror(-result));
 	}
 	free(request.body);
+	guest->in_guest[number] = result == 0;
 	if (result == 0)
 		*made = session;
 	else if (number) /* the caller destroys the main one */
@@ -366,7 +382,7 @@ int session_exec(struct session *main_session, const struct session_spec *spec, 
 	if (guest->gone)
 		return error_set(err, -ESHUTDOWN, "the guest is gone");
 	for (uint32_t i = 1; i < AGENT_SESSIONS_MAX; i++) {
-		if (!guest->sessions[i])
+		if (!guest->sessions[i] && !guest->in_guest[i])
 			return session_open(guest, i, spec, ended, data, session, err);
 	}
 	return error_set(err, -ENOSPC, "%u commands run in this guest already", AGENT_SESSIONS_MAX);
@@ -384,6 +400,8 @@ void session_destroy(struct session *session)
 	}
 	guest->sessions[session->number] = NULL;
 	const bool is_main = session->number == 0;
+	if (!is_main && session->state == SESSION_STARTED)
+		send_signal(guest, session->number, SIGKILL);
 	free(session);
 	if (!is_main)
 		return;
@@ -401,9 +419,7 @@ void session_signal(struct session *session, int signal)
 		session->pending_signals |= 1ull << (signal - 1);
 	if (session->state != SESSION_STARTED)
 		return;
-	const struct agent_signal m = { le32_make(session->number), le32_make((uint32_t)signal) };
-	/* An agent that does not read its messages would not pass it on either. */
-	(void)control_send(&session->guest->control, AGENT_SIGNAL, &m, sizeof(m));
+	send_signal(session->guest, session->number, signal);
 }
 
 void session_resize(struct session *session, uint16_t rows, uint16_t columns)

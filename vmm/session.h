@@ -54,8 +54,10 @@ int session_create(struct loop *loop, struct virtio_vsock *vsock, const struct s
 int session_exec(struct session *main_session, const struct session_spec *spec, session_ended ended, void *data,
 		 struct session **session, struct error *err);
 
-/* Frees a session; `ended` is not called any more. NULL is allowed. The main session's after the vsock device was destroyed, or will not
- * run again. */
+/*
+ * Frees a session; `ended` is not called any more; a command that still runs is killed. NULL is allowed. The main session: after the vsock
+ * device was destroyed, or when its loop will not run again.
+ */
 void session_destroy(struct session *session);
 
 /* Sends a signal to the command's own process (remembered until it has started), as docker kill does to a container's. */

@@ -84,6 +84,7 @@ struct guest {
 	struct loop *loop;
 	struct control control;
 	struct session *sessions[AGENT_SESSIONS_MAX];
+	bool in_guest[AGENT_SESSIONS_MAX]; /* asked for, and not heard to have ended: the number is not free */
 	struct stream *streams;
 	void (*ready)(void *data);
 	bool hello;

@@ -24,18 +24,32 @@
 
 struct virtio_vsock;
 
-/* The host end of one connection. A descriptor of -1 is a direction that does not exist: reading gives EOF, writing is discarded. */
+/*
+ * A connection is over for the host: what the guest had sent was written (or could not be), and both descriptors are closed. Called once, on the
+ * loop, never from inside a function of this header.
+ */
+typedef void (*vsock_closed)(void *data);
+
+/* What became of a connect: 0 or -errno. */
+typedef void (*vsock_done)(void *data, int result);
+
+/*
+ * The host end of one connection. A descriptor of -1 is a direction that does not exist: reading gives EOF, writing is discarded.
+ *
+ * Descriptors should be non-blocking, but need not be when that flag is shared with other programs (standard input and output): then poll()
+ * is asked before each access. The process must ignore SIGPIPE.
+ */
 struct vsock_ends {
 	int read_fd;  /* to the guest; owned by the connection, which closes it */
 	int write_fd; /* from the guest; owned likewise; may equal read_fd */
-	/* Called once, on the loop, after the connection is gone: what the guest had sent was written (or could not be), and both
-	 * descriptors are closed. NULL: not wanted. */
-	void (*closed)(void *data);
+	vsock_closed closed; /* NULL: not wanted */
 	void *closed_data;
 };
 
 /*
- * The guest asks for a connection to host port `port`. Returns 0 and fills `ends`, or -errno: the guest gets RST (connection refused).
+ * The guest asks for a connection to host port `port`. Returns 0 and fills `ends` (handed over with both descriptors -1 and no callback),
+ * or -errno: the guest gets RST (connection refused). A descriptor whose connect(2) is still in progress is allowed: the guest can write at
+ * once and gets RST when it fails.
  */
 typedef int (*vsock_accept)(void *data, uint32_t port, struct vsock_ends *ends);
 
@@ -44,7 +58,7 @@ typedef int (*vsock_accept)(void *data, uint32_t port, struct vsock_ends *ends);
  */
 int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t guest_cid, struct virtio_vsock **vsock);
 
-/* Closes all connections and frees the device. NULL is allowed. */
+/* Closes all connections, calling nobody back, and frees the device. Not from one of its callbacks. NULL is allowed. */
 void virtio_vsock_destroy(struct virtio_vsock *vsock);
 
 /* The device for the transport; owned by `vsock`. */
@@ -55,11 +69,11 @@ int virtio_vsock_listen(struct virtio_vsock *vsock, uint32_t first, uint32_t las
 
 /*
  * Connects to `guest_port`; `ends` are owned from now on. `done(data, 0)` is called when the guest accepted, done(data, -errno)
- * when it refused (-ECONNREFUSED), did not answer within 10 s (-ETIMEDOUT) or the device was reset (-ECONNRESET); then the ends are closed.
- * `done` may be NULL. Returns 0, or -errno (the ends are then closed, too, and done is not called).
+ * when it refused (-ECONNREFUSED), did not answer within 10 s (-ETIMEDOUT) or the device was reset after it was asked (-ECONNRESET); then
+ * the ends are closed. A connect before the driver is up waits for it, but no longer than 10 s. `done` may be NULL; it is never called from
+ * inside this function. Returns 0, or -errno (the ends are then closed, too, and nobody is called back).
  */
-int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, void (*done)(void *data, int result),
-			 void *data);
+int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, vsock_done done, void *data);
 
 /* Opens the Unix socket `path` for host programs and prepares `path`_PORT for the guest's. -EADDRINUSE when something is there. */
 int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct error *err);

@@ -20,10 +20,10 @@
 
 #define VIRTIO_MAX_QUEUES 8
 
-/* Feature bits of virtio 1.2, 6; those of a device type stand in its folder. */
-#define VIRTIO_F_INDIRECT_DESC (1ull << 28)
-#define VIRTIO_F_EVENT_IDX (1ull << 29)
-#define VIRTIO_F_VERSION_1 (1ull << 32)
+/* Features of virtio 1.2, 6, as masks (Linux's VIRTIO_F_* are bit numbers); those of a device type stand in its folder. */
+#define VIRTIO_FEATURE_INDIRECT_DESC (1ull << 28)
+#define VIRTIO_FEATURE_EVENT_IDX (1ull << 29)
+#define VIRTIO_FEATURE_VERSION_1 (1ull << 32)
 
 struct virtio_device;
 

@@ -11,7 +11,7 @@
 #define VENDOR 0x4d565254u /* "TRVM" */
 
 /* Offered with every device. */
-#define TRANSPORT_FEATURES (VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX)
+#define TRANSPORT_FEATURES (VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT_DESC | VIRTIO_FEATURE_EVENT_IDX)
 
 static uint64_t offered_features(const struct virtio_mmio *mmio)
 {
@@ -93,7 +93,7 @@ static void device_activate(void *arg)
 {
 	struct virtio_mmio *mmio = arg;
 	struct virtio_device *dev = mmio->dev;
-	const bool event_idx = dev->driver_features & VIRTIO_F_EVENT_IDX;
+	const bool event_idx = dev->driver_features & VIRTIO_FEATURE_EVENT_IDX;
 
 	dev->active = true;
 	for (unsigned i = 0; i < dev->ops->queue_count; i++) {
@@ -162,7 +162,7 @@ static void status_write(struct virtio_mmio *mmio, uint32_t value)
 	if ((added & VIRTIO_CONFIG_S_DRIVER) && (atomic_load(&dev->status) & VIRTIO_CONFIG_S_ACKNOWLEDGE))
 		atomic_fetch_or(&dev->status, VIRTIO_CONFIG_S_DRIVER);
 	if ((added & VIRTIO_CONFIG_S_FEATURES_OK) && (atomic_load(&dev->status) & VIRTIO_CONFIG_S_DRIVER) &&
-	    (mmio->driver_features & VIRTIO_F_VERSION_1) && !(mmio->driver_features & ~offered_features(mmio))) {
+	    (mmio->driver_features & VIRTIO_FEATURE_VERSION_1) && !(mmio->driver_features & ~offered_features(mmio))) {
 		dev->driver_features = mmio->driver_features;
 		atomic_fetch_or(&dev->status, VIRTIO_CONFIG_S_FEATURES_OK);
 	}

@@ -46,6 +46,8 @@ static inline uint32_t agent_stream_port(uint32_t session, enum agent_stream str
 
 #define AGENT_BODY_MAX (2u << 20) /* Linux's ARG_MAX for argv and environment together */
 
+#define AGENT_STRINGS_MAX 262144u /* argc + envc: with a pointer for each, more than any exec takes */
+
 enum agent_type {
 	AGENT_HELLO = 1,
 	AGENT_RUN = 2,
@@ -67,6 +69,7 @@ struct agent_hello {
 
 #define AGENT_RUN_STDIN (1u << 0)    /* connect stdin; otherwise it is /dev/null */
 #define AGENT_RUN_TERMINAL (1u << 1) /* a pty instead of three pipes */
+#define AGENT_RUN_SYNC (1u << 2)     /* sync() before EXITED: for disks that outlive the machine */
 
 /*
  * RUN: this struct, then strings, each ended by a 0 byte, in this order: hostname, working directory, user, then argc arguments, then envc

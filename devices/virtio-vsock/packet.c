@@ -1,0 +1,120 @@
+/*
+ * What a packet of the guest means (virtio 1.2, 5.10.6), and which of them are answered by RST:
+ *
+ *   another type than stream, a cid that is not the guest's or ours, an operation that we do not know    5.10.6.4.1, 5.10.6.6
+ *   a tuple without a connection, unless it is a REQUEST to a port with a service                        5.10.6.5
+ *   a connection whose peer breaks the protocol: more than its credit, data after SHUTDOWN, a second REQUEST
+ *
+ * A RST is never answered. A packet with a wrong source is answered to where it claims to come from: no other machine shares the wire, and
+ * a driver that kept sockets of an earlier cid gets rid of them so.
+ */
+#include "devices/virtio-vsock/vsock_internal.h"
+
+#include <errno.h>
+
+static void receive_request(struct virtio_vsock *vsock, const struct vsock_hdr *hdr)
+{
+	const uint32_t port = le32_get(hdr->dst_port);
+	const struct vsock_service *service = vsock_find_service(vsock, port);
+	struct vsock_ends ends = { .read_fd = -1, .write_fd = -1 };
+
+	/* The bound is looked at first: a service is not bothered for nothing. */
+	const int result = vsock->conn_count >= VSOCK_CONNECTIONS_MAX ? -EMFILE
+			   : service				      ? service->accept(service->data, port, &ends)
+								      : vsock_unix_accept(vsock, port, &ends);
+	struct vsock_conn *conn = NULL;
+	if (result == 0)
+		conn = conn_create(vsock, port, le32_get(hdr->src_port), VSOCK_OPEN, &ends);
+	if (!conn) {
+		vsock_rst_reply(vsock, hdr);
+		return;
+	}
+	stream_peer_credit(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
+	conn_pend(conn, PENDING_RESPONSE);
+	conn_established(conn);
+}
+
+static void receive_shutdown(struct vsock_conn *conn, uint32_t flags)
+{
+	conn->guest_shut |= (uint8_t)(flags & VSOCK_SHUTDOWN_BOTH);
+	conn_progress(conn);
+}
+
+static void receive_data(struct vsock_conn *conn, const struct vsock_hdr *hdr, const struct virtq_chain *chain)
+{
+	const uint32_t length = le32_get(hdr->len);
+	const uint32_t room = chain->readable_bytes - (uint32_t)sizeof(*hdr);
+
+	/* Bytes of the chain behind len are none of ours; a len that the chain does not hold is a lie. */
+	if (length > room || ((conn->guest_shut & VSOCK_SHUTDOWN_SEND) && length)) {
+		conn_reset(conn, -EPROTO);
+		return;
+	}
+	if (length && stream_receive(conn, chain, length) < 0)
+		conn_reset(conn, -EPROTO);
+}
+
+static void receive_open(struct vsock_conn *conn, const struct vsock_hdr *hdr, const struct virtq_chain *chain)
+{
+	stream_peer_credit(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
+	switch (le16_get(hdr->op)) {
+	case VSOCK_OP_RW:
+		receive_data(conn, hdr, chain);
+		break;
+	case VSOCK_OP_CREDIT_UPDATE:
+		break;
+	case VSOCK_OP_CREDIT_REQUEST:
+		conn_pend(conn, PENDING_CREDIT_UPDATE);
+		break;
+	case VSOCK_OP_SHUTDOWN:
+		receive_shutdown(conn, le32_get(hdr->flags));
+		break;
+	default:
+		conn_reset(conn, -EPROTO);
+		break;
+	}
+	conn_schedule(conn); /* there may be space now */
+}
+
+static void receive_connecting(struct vsock_conn *conn, const struct vsock_hdr *hdr)
+{
+	if (le16_get(hdr->op) != VSOCK_OP_RESPONSE || (conn->pending & PENDING_REQUEST)) {
+		conn_reset(conn, -ECONNRESET);
+		return;
+	}
+	stream_peer_credit(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
+	conn_established(conn);
+}
+
+void vsock_receive(struct virtio_vsock *vsock, const struct vsock_hdr *hdr, const struct virtq_chain *chain)
+{
+	if (le16_get(hdr->type) != VSOCK_TYPE_STREAM || le64_get(hdr->src_cid) != vsock->guest_cid ||
+	    le64_get(hdr->dst_cid) != VSOCK_HOST_CID) {
+		vsock_rst_reply(vsock, hdr);
+		return;
+	}
+	struct vsock_conn *conn = conn_find(vsock, le32_get(hdr->dst_port), le32_get(hdr->src_port));
+	if (!conn) {
+		if (le16_get(hdr->op) == VSOCK_OP_REQUEST)
+			receive_request(vsock, hdr);
+		else
+			vsock_rst_reply(vsock, hdr);
+		return;
+	}
+	if (le16_get(hdr->op) == VSOCK_OP_RST) {
+		conn_detach(conn, -ECONNREFUSED);
+		return;
+	}
+	switch (conn->state) {
+	case VSOCK_CONNECTING:
+		receive_connecting(conn, hdr);
+		break;
+	case VSOCK_OPEN:
+		receive_open(conn, hdr, chain);
+		break;
+	case VSOCK_RESET: /* its RST is on the way */
+	case VSOCK_DETACHED:
+	case VSOCK_DEAD:
+		break;
+	}
+}

@@ -1,0 +1,217 @@
+/*
+ * The plan, as the files of this folder share it. Nobody else includes this.
+ *
+ * A plan is four flat arrays beside the tree, all in order of the tree's inodes:
+ *
+ *   inodes[k]    8 bytes for each inode: where its blocks are described
+ *   runs[]       file contents: block runs of the contents region; a run is exactly one extent on disk
+ *   objects[]    an inode's own metadata blocks (directory, extent tree, long symlink target, attributes): one entry an inode that has any
+ *   htrees[]     directories with a hash index
+ *
+ * Blocks in runs and objects count from the start of their region, so the size of the disk does not touch them. Both arrays ascend by
+ * block as well as by inode and end in a sentinel: what is looked up is found by binary search, and a length is a difference.
+ */
+#ifndef TRVMM_EXT4GEN_PLAN_INTERNAL_H
+#define TRVMM_EXT4GEN_PLAN_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+#include "ext4gen/ext4_disk.h"
+#include "ext4gen/ext4gen.h"
+#include "layers/tree.h"
+
+struct plan_inode {
+	union {
+		uint32_t object;     /* directories */
+		uint32_t first_run;  /* regular files */
+	};
+	union {
+		uint32_t parent;     /* directories: tree inode */
+		uint32_t run_count;  /* regular files */
+	};
+};
+
+/* Its length is the next run's block minus its own, at most EXT4_EXTENT_MAX_BLOCKS. */
+struct plan_run {
+	uint32_t block;   /* from the start of the contents region */
+	uint32_t logical; /* block of the file */
+	uint32_t inode;
+};
+
+struct plan_object {
+	uint32_t block;   /* from the start of the objects region */
+	uint32_t inode;   /* tree inode, or lost_found_inode() */
+};
+
+/* Where the regions lie; all in blocks from the start of the disk. Regions are adjacent and end where the next begins. */
+struct plan_layout {
+	uint32_t block_count;
+	uint32_t group_count;
+	uint32_t inodes_per_group; /* a multiple of EXT4_INODES_PER_BLOCK: the inode tables are one array on disk */
+	uint32_t inode_count;
+	uint32_t descriptors;      /* = 1, behind the superblock's block */
+	uint32_t block_bitmaps;
+	uint32_t inode_bitmaps;
+	uint32_t inode_tables;
+	uint32_t objects;
+	uint32_t contents;
+	uint32_t free;             /* first block that nothing uses; all behind it is free */
+};
+
+struct ext4_plan {
+	const struct tree *tree;    /* borrowed */
+	struct plan_inode *inodes;  /* owned; tree->inode_count */
+	struct plan_run *runs;      /* owned; run_count and a sentinel */
+	struct plan_object *objects;/* owned; object_count and a sentinel */
+	uint32_t run_count, object_count;
+	uint32_t object_blocks, content_blocks; /* in all */
+	uint32_t used_inodes;       /* numbers 1 to this are in use, without gap */
+	bool add_lost_found;        /* the tree has none: number 11 is ours */
+	struct plan_layout layout;
+	uint8_t uuid[16];
+	uint8_t hash_seed[16];
+	char label[16];
+};
+
+/* ---- plan.c --------------------------------------------------------------------------------------------------------------------- */
+
+/* The index that stands for our own lost+found among the tree's inodes, and among its entries. */
+static inline uint32_t lost_found_inode(const struct ext4_plan *plan)
+{
+	return plan->tree->inode_count;
+}
+
+static inline uint32_t lost_found_entry(const struct ext4_plan *plan)
+{
+	return plan->tree->entry_count;
+}
+
+/* Writes the path of the first entry that names `inode`, quoted for printing, to `out`; for error messages only (slow). Returns `out`. */
+char *plan_inode_path(const struct tree *tree, uint32_t inode, char *out, size_t out_size);
+
+/* The last object that starts at or before `block` (of the objects region). */
+uint32_t plan_find_object(const struct ext4_plan *plan, uint32_t block);
+
+/* The object of `inode`, which must have one. */
+uint32_t plan_find_object_of_inode(const struct ext4_plan *plan, uint32_t inode);
+
+/* The last run that starts at or before `block` (of the contents region). */
+uint32_t plan_find_run(const struct ext4_plan *plan, uint32_t block);
+
+static inline uint32_t plan_object_length(const struct ext4_plan *plan, uint32_t object)
+{
+	return plan->objects[object + 1].block - plan->objects[object].block;
+}
+
+/* The same without the attribute block, which is the last one. */
+uint32_t plan_own_blocks(const struct ext4_plan *plan, uint32_t object);
+
+static inline uint32_t plan_run_length(const struct ext4_plan *plan, uint32_t run)
+{
+	return plan->runs[run + 1].block - plan->runs[run].block;
+}
+
+/* ---- layout.c ------------------------------------------------------------------------------------------------------------------- */
+
+/* Chooses the size of the disk and places the regions. Returns 0, -ENOSPC, -EINVAL or -EFBIG (err). */
+int plan_layout_choose(struct ext4_plan *plan, const struct ext4_options *options, struct error *err);
+
+/* Used blocks and used inodes of a group, and how many of each it has. */
+struct group_usage {
+	uint32_t blocks, used_blocks, used_inodes;
+};
+struct group_usage plan_group_usage(const struct ext4_plan *plan, uint32_t group);
+
+/* ---- group.c: what describes the disk and its groups ---------------------------------------------------------------------------- */
+
+/* Each fills one block of EXT4_BLOCK_BYTES; `index` counts blocks from the start of the region. */
+void fill_super_block(const struct ext4_plan *plan, uint8_t *block);
+void fill_descriptors(const struct ext4_plan *plan, uint32_t index, uint8_t *block);
+void fill_block_bitmap(const struct ext4_plan *plan, uint32_t group, uint8_t *block);
+void fill_inode_bitmap(const struct ext4_plan *plan, uint32_t group, uint8_t *block);
+
+/* ---- inode.c -------------------------------------------------------------------------------------------------------------------- */
+
+void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *block);
+
+/* The number on disk of a tree inode or of lost_found_inode(). */
+uint32_t plan_inode_number(const struct ext4_plan *plan, uint32_t inode);
+
+/* ---- extent.c ------------------------------------------------------------------------------------------------------------------- */
+
+/* Blocks that the extent tree of a file with `count` extents takes outside the inode. */
+uint64_t extent_tree_blocks(uint64_t count);
+
+/* The root in the inode's i_block (60 bytes), and block `index` of the tree outside. `inode` is a regular file, directory or symlink. */
+void fill_extent_root(const struct ext4_plan *plan, uint32_t inode, uint8_t *i_block);
+void fill_extent_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block);
+
+/* ---- dir.c ---------------------------------------------------------------------------------------------------------------------- */
+
+/* Bytes of the entry of a name: rounded up to 4. */
+static inline uint32_t dir_entry_bytes(uint32_t name_bytes)
+{
+	return ((uint32_t)sizeof(struct ext4_dir_entry) + name_bytes + 3) & ~3u;
+}
+
+/* The largest directory: what four extents in the inode reach, 512 MiB. (Linux' own limit without large_dir is 2 GiB.) */
+#define DIR_MAX_BYTES (4u * EXT4_EXTENT_MAX_BLOCKS * EXT4_BLOCK_BYTES)
+
+/* "." and "..", which begin every directory. */
+#define DIR_DOTS_BYTES 24u
+
+/*
+ * Counts the blocks of directory `inode`, whose entries take `bytes` in all without "." and "..". Returns 0, or -EINVAL when the tree is
+ * damaged, -EFBIG when the directory is larger than ext4 allows (err).
+ */
+int dir_count_blocks(struct ext4_plan *plan, uint32_t inode, uint32_t bytes, uint32_t *blocks, struct error *err);
+
+/* A name in a directory: bytes (borrowed, not terminated), and the tree inode or lost_found_inode() that it names. */
+struct dir_name {
+	const char *bytes;
+	uint32_t length;
+	uint32_t inode;
+};
+
+#define LOST_FOUND_NAME "lost+found"
+#define LOST_FOUND_NAME_BYTES 10u
+
+/* The entries of a directory in the tree's order, our own lost+found behind the others; TREE_NONE at the end. */
+uint32_t dir_first_entry(const struct ext4_plan *plan, uint32_t inode);
+uint32_t dir_next_entry(const struct ext4_plan *plan, uint32_t inode, uint32_t entry);
+struct dir_name dir_name_of(const struct ext4_plan *plan, uint32_t entry);
+
+/* Write an entry of `rec_len` bytes; "." and ".."; both return the bytes used. */
+uint32_t put_dir_entry(const struct ext4_plan *plan, uint8_t *at, const struct dir_name *name, uint32_t rec_len);
+uint32_t put_dir_dots(const struct ext4_plan *plan, uint32_t inode, uint32_t dotdot_rec_len, uint8_t *block);
+
+/* Lengthens the entry that begins at byte `last` so that it ends with the block. */
+void finish_dir_block(uint8_t *block, uint32_t last);
+
+/* Block `index` of directory `inode`. */
+void fill_dir_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block);
+
+bool dir_is_indexed(const struct ext4_plan *plan, uint32_t inode);
+
+/* ---- xattr.c -------------------------------------------------------------------------------------------------------------------- */
+
+/* Checks the attributes of `inode` and tells whether they take a block. Returns 0, -EINVAL or -E2BIG (err). */
+int xattr_plan(const struct ext4_plan *plan, uint32_t inode, bool *needs_block, struct error *err);
+
+/* Whether a block is needed, for an inode that xattr_plan() has seen. */
+bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode);
+
+/* What lies in the inode behind its fields (sizeof ext4_inode.i_xattr bytes, zeroed before), and the block. */
+void fill_xattr_inode(const struct ext4_plan *plan, uint32_t inode, uint8_t *area);
+void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *block);
+
+/* ---- crc16.c -------------------------------------------------------------------------------------------------------------------- */
+
+/* CRC-16/ARC (polynomial 0x8005, reflected) as in the kernel's lib/crc16.c; `crc` is the value so far. */
+uint16_t crc16(uint16_t crc, const void *data, size_t length);
+
+#endif

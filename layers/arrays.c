@@ -1,0 +1,50 @@
+/* The arrays of a finished tree in one piece of memory; see arrays_internal.h. */
+#include "layers/arrays_internal.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+_Static_assert(sizeof(struct tree_inode) == 56 && sizeof(struct tree_extent) == 32 && sizeof(struct tree_entry) == 20 &&
+		       sizeof(struct tree_xattr) == 16,
+	       "the index in the cache holds these as they are: a change needs a new INDEX_VERSION");
+
+int tree_arrays_bytes(const struct tree_counts *counts, size_t *bytes)
+{
+	if (counts->extents > UINT32_MAX || counts->xattrs > UINT32_MAX || counts->strings > UINT32_MAX)
+		return -EFBIG;
+	/* Five products of 32-bit counts with small sizes: no overflow in 64 bits. */
+	const uint64_t total = (uint64_t)counts->inodes * sizeof(struct tree_inode) + counts->extents * sizeof(struct tree_extent) +
+			       (uint64_t)counts->entries * sizeof(struct tree_entry) + counts->xattrs * sizeof(struct tree_xattr) +
+			       counts->strings;
+	*bytes = total;
+	return 0;
+}
+
+void tree_arrays_place(struct tree *tree, const struct tree_counts *counts, void *at)
+{
+	tree->inode_count = counts->inodes;
+	tree->extent_count = (uint32_t)counts->extents;
+	tree->entry_count = counts->entries;
+	tree->xattr_count = (uint32_t)counts->xattrs;
+	tree->string_bytes = counts->strings;
+	tree->inodes = at;
+	tree->extents = (struct tree_extent *)(void *)(tree->inodes + tree->inode_count);
+	tree->entries = (struct tree_entry *)(void *)(tree->extents + tree->extent_count);
+	tree->xattrs = (struct tree_xattr *)(void *)(tree->entries + tree->entry_count);
+	tree->strings = (char *)(tree->xattrs + tree->xattr_count);
+}
+
+int tree_arrays_allocate(struct tree *tree, const struct tree_counts *counts)
+{
+	size_t bytes;
+	const int ret = tree_arrays_bytes(counts, &bytes);
+	if (ret)
+		return ret;
+	void *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map == MAP_FAILED)
+		return -ENOMEM;
+	tree->map = map;
+	tree->map_bytes = bytes;
+	tree_arrays_place(tree, counts, map);
+	return 0;
+}

@@ -1,0 +1,82 @@
+/* A buffer over part of a file; see window_internal.h. */
+#include "layers/window_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WANT_LEAST ((size_t)2 << 10)
+#define WANT_MOST ((size_t)64 << 10)
+#define WANT_FIRST ((size_t)16 << 10)
+
+void window_open(struct window *window, int fd, const uint8_t *memory, uint64_t size)
+{
+	*window = (struct window){ .fd = fd, .memory = memory, .size = size, .want = WANT_FIRST };
+}
+
+void window_close(struct window *window)
+{
+	free(window->buffer);
+	window->buffer = NULL;
+}
+
+static int pread_full(int fd, void *to, size_t length, uint64_t offset)
+{
+	for (size_t done = 0; done < length;) {
+		const ssize_t n = pread(fd, (char *)to + done, length - done, (off_t)(offset + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -ENODATA;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int refill(struct window *window, uint64_t offset)
+{
+	if (!window->buffer) {
+		window->buffer = malloc(WANT_MOST);
+		if (!window->buffer)
+			return -ENOMEM;
+	} else if (window->hits >= 8 && window->want < WANT_MOST) {
+		window->want *= 2;
+	} else if (window->hits <= 2 && window->want > WANT_LEAST) {
+		window->want /= 2;
+	}
+	const uint64_t left = window->size - offset;
+	const size_t length = left < window->want ? (size_t)left : window->want;
+	window->hits = 0;
+	window->length = 0;
+	const int ret = pread_full(window->fd, window->buffer, length, offset);
+	if (ret)
+		return ret;
+	window->start = offset;
+	window->length = length;
+	return 0;
+}
+
+static int inside(const struct window *window, uint64_t offset, size_t length)
+{
+	return offset >= window->start && offset - window->start <= window->length && length <= window->length - (offset - window->start);
+}
+
+int window_read(struct window *window, uint64_t offset, void *to, size_t length)
+{
+	if (window->fd < 0) {
+		memcpy(to, window->memory + offset, length);
+		return 0;
+	}
+	if (inside(window, offset, length)) {
+		window->hits++;
+	} else if (length > WANT_LEAST) {
+		return pread_full(window->fd, to, length, offset);
+	} else {
+		const int ret = refill(window, offset);
+		if (ret)
+			return ret;
+	}
+	memcpy(to, window->buffer + (offset - window->start), length);
+	return 0;
+}

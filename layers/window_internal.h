@@ -1,0 +1,34 @@
+/*
+ * Reading scattered blocks of a large file with few system calls.
+ *
+ * A window is a buffer over the part of the file that was read last. How much a miss reads follows what the last windows were good
+ * for: many small files in a row make it larger (one call brings many headers), large files make it small (what is read beside a
+ * header is contents, copied in vain).
+ */
+#ifndef TRVMM_LAYERS_WINDOW_INTERNAL_H
+#define TRVMM_LAYERS_WINDOW_INTERNAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct window {
+	int fd;                /* borrowed; -1: memory */
+	const uint8_t *memory; /* borrowed */
+	uint64_t size;         /* of the file */
+	uint8_t *buffer;       /* owned */
+	uint64_t start;        /* where in the file the buffer's contents come from */
+	size_t length;         /* how many there are */
+	size_t want;           /* bytes that the next miss reads */
+	unsigned hits;         /* ranges that were found in the buffer since it was filled */
+};
+
+void window_open(struct window *window, int fd, const uint8_t *memory, uint64_t size);
+void window_close(struct window *window);
+
+/*
+ * Copies `length` bytes at `offset` to `to`; the caller has checked that they lie in the file. Returns 0, -ENOMEM, -ENODATA when
+ * the file has become shorter, or the error of pread.
+ */
+int window_read(struct window *window, uint64_t offset, void *to, size_t length);
+
+#endif
