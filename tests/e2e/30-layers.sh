@@ -1,0 +1,61 @@
+# Layers: merging, and a real Debian root compared with its tar, file by file.
+
+mkdir -p "$work/l1/etc/dir" "$work/l1/keep" "$work/l1/opaque/old" "$work/l2/etc" "$work/l2/opaque"
+echo one >"$work/l1/etc/a" && echo two >"$work/l1/etc/b" && echo three >"$work/l1/etc/dir/c" && echo kept >"$work/l1/keep/k"
+echo old >"$work/l1/opaque/old/x" && echo hard >"$work/l1/hard1" && ln "$work/l1/hard1" "$work/l1/hard2"
+ln -s keep/k "$work/l1/link"
+: >"$work/l2/etc/.wh.a"
+: >"$work/l2/etc/.wh.dir"
+echo new >"$work/l2/etc/b"
+: >"$work/l2/opaque/.wh..wh..opq"
+echo fresh >"$work/l2/opaque/y"
+echo replaced >"$work/l2/hard1"
+tar -C "$work/l1" -cf "$work/l1.tar" .
+tar -C "$work/l2" -czf "$work/l2.tar.gz" .
+layers=build/guest/busybox.tar,$work/l1.tar,$work/l2.tar.gz
+vm --layers "$layers" -- sh -c 'ls /etc/a /etc/dir 2>/dev/null; cat /etc/b /keep/k /link; ls /opaque; cat /hard1 /hard2'
+check "whiteouts, opaque directories and links over layers" [ "$(tr '\n' ' ' <"$work/out")" = "new kept kept y replaced hard " ]
+vm --layers "build/guest/busybox.tar" --layers "$work/l1.tar" -- cat /etc/a
+check "--layers can be repeated" [ "$(cat "$work/out")" = one ]
+
+head -c 1073741824 /dev/zero | openssl enc -aes-128-ctr -K 00 -iv 00 2>/dev/null | head -c 1073741824 >"$work/big"
+tar -C "$work" -cf "$work/big.tar" big
+wanted=$(sha256sum <"$work/big" | cut -d' ' -f1)
+rm "$work/big"
+vm --layers "build/guest/busybox.tar,$work/big.tar" -- sha256sum /big
+check "a file of 1 GiB" [ "$(cut -d' ' -f1 "$work/out")" = "$wanted" ]
+rm "$work/big.tar"
+
+vm -- sh -c 'dd if=/dev/zero of=/fill bs=1M count=100 2>/dev/null && sync && sha256sum /fill && rm /fill && echo data >/etc/motd && cat /etc/motd'
+check "what the guest writes is there" [ "$(tail -n 1 "$work/out")" = data ]
+vm -- cat /etc/motd
+check "... and gone in the next run" [ $status != 0 ]
+
+if [ -z "${DEBIAN_LAYER:-}" ]; then
+	echo "skip - the Debian layer: it was not made"
+else
+	vm --layers "$DEBIAN_LAYER" --memory 512M -- dpkg -l
+	check "dpkg -l on the Debian layer" [ "$status $(grep -c '^ii' "$work/out")" = "0 $(tar xOf "$DEBIAN_LAYER" ./var/lib/dpkg/status | grep -c '^Status: install ok installed')" ]
+	# Every regular file's digest, computed in the guest and from the tar.
+	vm --layers "$DEBIAN_LAYER" --memory 1G -- sh -c 'find / -xdev -type f ! -path "/.trvmm/*" -print0 | sort -z | xargs -0 sha256sum'
+	sed 's|  /|  ./|' "$work/out" | sort -k 2 >"$work/guest.sums"
+	tests/e2e/tar-sums "$DEBIAN_LAYER" | sort -k 2 >"$work/tar.sums"
+	lines=$(wc -l <"$work/tar.sums")
+	if [ "$lines" -gt 10000 ] && cmp -s "$work/guest.sums" "$work/tar.sums"; then
+		ok "every file of the Debian layer has the tar's contents ($lines files)"
+	else
+		not_ok "every file of the Debian layer has the tar's contents" "$(diff "$work/guest.sums" "$work/tar.sums" | head -n 5)"
+	fi
+	# Modes, owners, sizes, times, link targets, as find prints them in the guest and from the tar.
+	vm --layers "$DEBIAN_LAYER" --memory 512M -- find / -xdev -mindepth 1 ! -path '/.trvmm*' ! -path /lost+found \
+		-printf '.%p|%y|%m|%U|%G|%T@|%l\n'
+	sort "$work/out" >"$work/guest.stat"
+	tests/e2e/tar-stat "$DEBIAN_LAYER" | sort >"$work/tar.stat"
+	# What the agent mounts or touches at start differs: mount points and their times.
+	mounts='^\./(dev|proc|sys|run|tmp)(\||/)'
+	if diff <(grep -vE "$mounts" "$work/guest.stat") <(grep -vE "$mounts" "$work/tar.stat") >"$work/stat.diff"; then
+		ok "every inode of the Debian layer has the tar's attributes"
+	else
+		not_ok "every inode of the Debian layer has the tar's attributes" "$(head -n 6 "$work/stat.diff")"
+	fi
+fi
