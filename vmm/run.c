@@ -26,7 +26,7 @@
 
 #define EXIT_TRVMM 125
 #define EXIT_TIMEOUT 124
-#define CONSOLE_LINES 12
+#define CONSOLE_LINES 24 /* a panic with its call trace */
 #define KILL_AFTER_S 5 /* what --timeout leaves the command between TERM and the end */
 
 /*

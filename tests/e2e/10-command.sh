@@ -87,5 +87,5 @@ check "a second SIGINT ends the VM" [ "$status" = 130 ]
 signalled TERM 'echo ready; exec sleep 1000'
 check "SIGTERM kills a command without a handler" [ "$status" = 143 ]
 
-exits "a guest that ends by itself: 125" 125 -- sh -c 'echo b >/proc/sysrq-trigger; sleep 10'
+exits "a guest that ends by itself: 125" 125 -- reboot -f
 exits "--timeout ends the command" 124 --timeout 3 -- sleep 1000

@@ -18,13 +18,8 @@ check "whiteouts, opaque directories and links over layers" [ "$(tr '\n' ' ' <"$
 vm --layers "build/guest/busybox.tar" --layers "$work/l1.tar" -- cat /etc/a
 check "--layers can be repeated" [ "$(cat "$work/out")" = one ]
 
-head -c 1073741824 /dev/zero | openssl enc -aes-128-ctr -K 00 -iv 00 2>/dev/null | head -c 1073741824 >"$work/big"
-tar -C "$work" -cf "$work/big.tar" big
-wanted=$(sha256sum <"$work/big" | cut -d' ' -f1)
-rm "$work/big"
-vm --layers "build/guest/busybox.tar,$work/big.tar" -- sha256sum /big
-check "a file of 1 GiB" [ "$(cut -d' ' -f1 "$work/out")" = "$wanted" ]
-rm "$work/big.tar"
+vm --layers "build/guest/busybox.tar,$BIG_LAYER" -- md5sum /big
+check "a file of 1 GiB" [ "$(cut -d' ' -f1 "$work/out")" = "$(cut -d' ' -f1 "${BIG_LAYER%.tar}.md5")" ]
 
 vm -- sh -c 'dd if=/dev/zero of=/fill bs=1M count=100 2>/dev/null && sync && sha256sum /fill && rm /fill && echo data >/etc/motd && cat /etc/motd'
 check "what the guest writes is there" [ "$(tail -n 1 "$work/out")" = data ]
@@ -36,10 +31,10 @@ if [ -z "${DEBIAN_LAYER:-}" ]; then
 else
 	vm --layers "$DEBIAN_LAYER" --memory 512M -- dpkg -l
 	check "dpkg -l on the Debian layer" [ "$status $(grep -c '^ii' "$work/out")" = "0 $(tar xOf "$DEBIAN_LAYER" ./var/lib/dpkg/status | grep -c '^Status: install ok installed')" ]
-	# Every regular file's digest, computed in the guest and from the tar.
-	vm --layers "$DEBIAN_LAYER" --memory 1G -- sh -c 'find / -xdev -type f ! -path "/.trvmm/*" -print0 | sort -z | xargs -0 sha256sum'
+	# Every regular file's digest, computed in the guest and (by tests/e2e/run) from the tar.
+	vm --layers "$DEBIAN_LAYER" --memory 1G -- sh -c 'find / -xdev -type f ! -path "/.trvmm/*" -print0 | xargs -0 md5sum'
 	sed 's|  /|  ./|' "$work/out" | sort -k 2 >"$work/guest.sums"
-	tests/e2e/tar-sums "$DEBIAN_LAYER" | sort -k 2 >"$work/tar.sums"
+	sort -k 2 "$DEBIAN_LAYER.md5" >"$work/tar.sums"
 	lines=$(wc -l <"$work/tar.sums")
 	if [ "$lines" -gt 10000 ] && cmp -s "$work/guest.sums" "$work/tar.sums"; then
 		ok "every file of the Debian layer has the tar's contents ($lines files)"
