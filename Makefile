@@ -23,13 +23,14 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/error.c base/iov.c base/loop.c
-LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c finish.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c window.c)
-EXT4GEN_SRCS := $(addprefix ext4gen/, cow.c crc16.c dir.c extent.c group.c inode.c layout.c plan.c read.c xattr.c)
+LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c cache.c digest.c finish.c gzip.c identity.c index.c index_check.c \
+	inflated.c layer_file.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c window.c)
+EXT4GEN_SRCS := $(addprefix ext4gen/, build.c cow.c crc16.c dir.c dirhash.c extent.c group.c htree.c inode.c layout.c plan.c read.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c packet.c connection.c stream.c host_end.c unix.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c cpuid.c data_file.c guest_mem.c host.c kernel_image.c machine.c mptable.c options.c run.c \
-	uart.c unpack.c vcpu.c session.c session_control.c session_stream.c stdio.c terminal.c)
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c cpuid.c data_file.c guest_mem.c host.c kernel_image.c machine.c mptable.c options.c reaper.c run.c \
+	uart.c unpack.c vcpu.c session.c session_control.c session_stream.c stdio.c terminal.c timeline.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS)
 AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c pump.c spawn.c text.c user.c wire.c)
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
@@ -103,12 +104,14 @@ $(BUILD)/tests/agent: $(AGENT_COMMON_SRCS:%.c=$(BUILD)/obj/%.o) $(BUILD)/obj/tes
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^
 
-$(BUILD)/tests/test_session $(BUILD)/tests/test_agent: $(BUILD)/obj/tests/unit/fake_vsock.o | $(BUILD)/tests/agent
+SESSION_TESTS := $(addprefix $(BUILD)/tests/, test_session test_session_hostile test_agent)
+$(SESSION_TESTS): $(BUILD)/obj/tests/unit/fake_vsock.o $(BUILD)/obj/tests/unit/session_harness.o | $(BUILD)/tests/agent
+$(BUILD)/tests/test_agent: $(addprefix $(BUILD)/obj/, guest/agent/user.o guest/agent/text.o tests/unit/agent_platform.o)
 
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/libtrvmm.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^ -lcriterion $(LDLIBS)
+	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS)
 
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
 	$(Q)tests/check --unit $(BUILD)

@@ -80,15 +80,14 @@ static void put(const struct guest_mem *mem, gpa_t at, const void *from, size_t 
 /* Fresh entropy for the guest's random number generator at its first use (struct setup_data with a seed). */
 static void put_rng_seed(const struct guest_mem *mem)
 {
-	struct {
-		struct setup_data head;
-		uint8_t seed[RNG_SEED_BYTES];
-	} data = { .head = { .type = SETUP_RNG_SEED, .len = RNG_SEED_BYTES } };
+	struct setup_data head = { .type = SETUP_RNG_SEED, .len = RNG_SEED_BYTES };
+	uint8_t seed[RNG_SEED_BYTES] = { 0 };
 
 	/* Without entropy on the host the guest goes by its own sources. */
-	if (getrandom(data.seed, sizeof(data.seed), GRND_NONBLOCK) != (ssize_t)sizeof(data.seed))
-		data.head.len = 0;
-	put(mem, LAYOUT_SETUP_DATA, &data, sizeof(data));
+	if (getrandom(seed, sizeof(seed), GRND_NONBLOCK) != (ssize_t)sizeof(seed))
+		head.len = 0;
+	put(mem, LAYOUT_SETUP_DATA, &head, sizeof(head));
+	put(mem, LAYOUT_SETUP_DATA + sizeof(head), seed, sizeof(seed));
 }
 
 static void put_boot_params(const struct guest_mem *mem, const struct kernel_image *kernel, size_t cmdline_length)

@@ -73,7 +73,7 @@ static uint64_t pvh_entry_in(const uint8_t *notes, size_t length)
 		    (note.n_descsz == 4 || note.n_descsz == 8)) {
 			uint64_t entry = 0;
 			memcpy(&entry, notes + value_at, note.n_descsz);
-			return entry;
+			return entry <= UINT32_MAX ? entry : 0; /* the guest starts in 32-bit mode */
 		}
 		at = end;
 	}

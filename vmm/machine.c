@@ -34,19 +34,17 @@ static void uart_interrupt(void *data)
 	raise_irq_fd(machine->uart_irq_fd);
 }
 
-/* Makes `fd` (a new eventfd, also returned) raise interrupt `gsi`. */
-static int make_irq_fd(struct machine *machine, unsigned gsi, struct error *err)
+static int make_event_fd(struct error *err)
 {
 	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (fd < 0)
-		return error_set(err, -errno, "eventfd: %s", strerror(errno));
+	return fd < 0 ? error_set(err, -errno, "eventfd: %s", strerror(errno)) : fd;
+}
+
+/* Makes the eventfd `fd` raise interrupt `gsi`. */
+static int connect_irq_fd(struct machine *machine, int fd, unsigned gsi, struct error *err)
+{
 	const struct kvm_irqfd irqfd = { .fd = (uint32_t)fd, .gsi = gsi };
-	const int result = kvm_call(machine->vm_fd, KVM_IRQFD, &irqfd, "KVM_IRQFD", err);
-	if (result < 0) {
-		close(fd);
-		return result;
-	}
-	return fd;
+	return kvm_call(machine->vm_fd, KVM_IRQFD, &irqfd, "KVM_IRQFD", err);
 }
 
 static int set_memory(struct machine *machine, struct error *err)
@@ -103,13 +101,9 @@ static int create_vcpu(struct machine *machine, unsigned index, struct error *er
 	return result < 0 ? result : vcpu_set_msrs(vcpu, err);
 }
 
-static int create_parts(struct machine *machine, struct error *err)
+static int create_vm_and_vcpus(struct machine *machine, struct error *err)
 {
-	int result = guest_mem_create(&machine->mem, machine->config.memory_bytes);
-	if (result < 0)
-		return error_set(err, result, "%llu MiB of guest memory: %s; give less with --memory",
-				 (unsigned long long)(machine->config.memory_bytes >> 20), strerror(-result));
-	result = create_vm(machine, err);
+	int result = create_vm(machine, err);
 	if (result < 0)
 		return result;
 	result = kvm_call(machine->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE", err);
@@ -121,8 +115,63 @@ static int create_parts(struct machine *machine, struct error *err)
 		if (result < 0)
 			return result;
 	}
-	machine->uart_irq_fd = make_irq_fd(machine, LAYOUT_IRQ_COM1, err);
-	return machine->uart_irq_fd < 0 ? machine->uart_irq_fd : 0;
+	return 0;
+}
+
+static void set_state(struct machine *machine, enum machine_state state)
+{
+	pthread_mutex_lock(&machine->lock);
+	machine->state = state;
+	pthread_cond_broadcast(&machine->changed);
+	pthread_mutex_unlock(&machine->lock);
+}
+
+/* Waits until the machine has left `state`; returns what it is in then. */
+static enum machine_state wait_while(struct machine *machine, enum machine_state state)
+{
+	pthread_mutex_lock(&machine->lock);
+	while (machine->state == state)
+		pthread_cond_wait(&machine->changed, &machine->lock);
+	const enum machine_state now = machine->state;
+	pthread_mutex_unlock(&machine->lock);
+	return now;
+}
+
+static void *first_vcpu_thread(void *arg)
+{
+	struct vcpu *vcpu = arg;
+	struct machine *machine = vcpu->machine;
+	machine->create_result = create_vm_and_vcpus(machine, &machine->create_error);
+	set_state(machine, MACHINE_CREATED);
+	if (wait_while(machine, MACHINE_CREATED) == MACHINE_RUNNING)
+		vcpu_run(vcpu);
+	return NULL;
+}
+
+static void *other_vcpu_thread(void *arg)
+{
+	vcpu_run(arg);
+	return NULL;
+}
+
+static int create_parts(struct machine *machine, struct error *err)
+{
+	int result = guest_mem_create(&machine->mem, machine->config.memory_bytes);
+	if (result < 0)
+		return error_set(err, result, "%llu MiB of guest memory: %s; give less with --memory",
+				 (unsigned long long)(machine->config.memory_bytes >> 20), strerror(-result));
+	machine->uart_irq_fd = make_event_fd(err);
+	if (machine->uart_irq_fd < 0)
+		return machine->uart_irq_fd;
+	struct vcpu *first = &machine->vcpus[0];
+	first->machine = machine;
+	machine->state = MACHINE_CREATING;
+	result = pthread_create(&first->thread, NULL, first_vcpu_thread, first);
+	if (result) {
+		machine->state = MACHINE_ABANDONED;
+		return error_set(err, -result, "starting a vCPU: %s", strerror(result));
+	}
+	return 0;
 }
 
 int machine_create(int kvm_fd, const struct machine_config *config, struct loop *loop, struct machine **result, struct error *err)
@@ -135,6 +184,9 @@ int machine_create(int kvm_fd, const struct machine_config *config, struct loop 
 	machine->loop = loop;
 	machine->kvm_fd = kvm_fd;
 	machine->vm_fd = machine->uart_irq_fd = -1;
+	machine->state = MACHINE_ABANDONED; /* until there is a thread */
+	pthread_mutex_init(&machine->lock, NULL);
+	pthread_cond_init(&machine->changed, NULL);
 	for (unsigned i = 0; i < LAYOUT_CPUS_MAX; i++)
 		machine->vcpus[i].fd = -1;
 	uart_init(&machine->uart, config->console_fd, uart_interrupt, machine);
@@ -151,13 +203,22 @@ void machine_destroy(struct machine *machine)
 {
 	if (!machine)
 		return;
+	if (machine->state != MACHINE_ABANDONED) {
+		wait_while(machine, MACHINE_CREATING);
+		assert(machine->state == MACHINE_CREATED);
+		set_state(machine, MACHINE_ABANDONED);
+		pthread_join(machine->vcpus[0].thread, NULL);
+	}
 	for (unsigned i = 0; i < machine->attached_count; i++) {
 		struct attached *attached = &machine->attached[i];
 		for (unsigned queue = 0; queue < attached->mmio.dev->ops->queue_count; queue++) {
+			if (attached->kicks[queue].source.fd < 0)
+				continue;
 			loop_remove(attached->mmio.dev->loop, &attached->kicks[queue].source);
 			close(attached->kicks[queue].source.fd);
 		}
-		close(attached->irq_fd);
+		if (attached->irq_fd >= 0)
+			close(attached->irq_fd);
 	}
 	for (unsigned i = 0; i < LAYOUT_CPUS_MAX; i++) {
 		if (machine->vcpus[i].run)
@@ -201,27 +262,17 @@ static void queue_kicked(struct loop_source *source, uint32_t events)
 	virtio_mmio_notified(&kick->attached->mmio, kick->queue);
 }
 
-/* Puts an ioeventfd in front of the notification of one queue. */
-static int attach_queue(struct machine *machine, struct attached *attached, unsigned queue, struct error *err)
+/* Makes the eventfd that will stand in front of one queue's notification, and listens to it. */
+static int attach_queue(struct attached *attached, unsigned queue, struct error *err)
 {
 	struct queue_kick *kick = &attached->kicks[queue];
-	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	const int fd = make_event_fd(err);
 	if (fd < 0)
-		return error_set(err, -errno, "eventfd: %s", strerror(errno));
+		return fd;
 	*kick = (struct queue_kick){
 		.source = { .fd = fd, .events = EPOLLIN, .ready = queue_kicked }, .attached = attached, .queue = queue
 	};
-	const struct kvm_ioeventfd ioeventfd = {
-		.datamatch = queue,
-		.addr = attached->address + VIRTIO_MMIO_QUEUE_NOTIFY,
-		.len = 4,
-		.fd = fd,
-		.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
-	};
-	int result = kvm_call(machine->vm_fd, KVM_IOEVENTFD, &ioeventfd, "KVM_IOEVENTFD", err);
-	if (result < 0)
-		return result;
-	result = loop_add(attached->mmio.dev->loop, &kick->source);
+	const int result = loop_add(attached->mmio.dev->loop, &kick->source);
 	return result < 0 ? error_set(err, result, "epoll: %s", strerror(-result)) : 0;
 }
 
@@ -233,22 +284,39 @@ int machine_attach(struct machine *machine, struct virtio_device *dev, struct er
 	struct attached *attached = &machine->attached[machine->attached_count];
 	attached->irq = irqs[machine->attached_count];
 	attached->address = LAYOUT_VIRTIO_MMIO + machine->attached_count * LAYOUT_VIRTIO_BYTES;
-	attached->irq_fd = make_irq_fd(machine, attached->irq, err);
-	if (attached->irq_fd < 0)
-		return attached->irq_fd;
 	virtio_mmio_init(&attached->mmio, dev);
 	dev->interrupt = device_interrupt;
 	dev->kick = device_kick;
 	dev->wiring = attached;
 	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++)
 		attached->kicks[queue].source.fd = -1;
+	attached->irq_fd = make_event_fd(err);
 	machine->attached_count++;
+	if (attached->irq_fd < 0)
+		return attached->irq_fd;
 	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++) {
-		const int result = attach_queue(machine, attached, queue, err);
+		const int result = attach_queue(attached, queue, err);
 		if (result < 0)
 			return result;
 	}
 	return 0;
+}
+
+/* Joins the device's eventfds with the VM: notifications come out of it, interrupts go in. */
+static int connect_device(struct machine *machine, struct attached *attached, struct error *err)
+{
+	int result = connect_irq_fd(machine, attached->irq_fd, attached->irq, err);
+	for (unsigned queue = 0; result >= 0 && queue < attached->mmio.dev->ops->queue_count; queue++) {
+		const struct kvm_ioeventfd ioeventfd = {
+			.datamatch = queue,
+			.addr = attached->address + VIRTIO_MMIO_QUEUE_NOTIFY,
+			.len = 4,
+			.fd = attached->kicks[queue].source.fd,
+			.flags = KVM_IOEVENTFD_FLAG_DATAMATCH,
+		};
+		result = kvm_call(machine->vm_fd, KVM_IOEVENTFD, &ioeventfd, "KVM_IOEVENTFD", err);
+	}
+	return result < 0 ? result : 0;
 }
 
 /* ---- start ---- */
@@ -274,29 +342,51 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
 	if (result == 0)
 		result = boot_prepare(&machine->mem, kernel, protocol, line, &tables, err);
 	free(line);
-	if (result < 0)
-		return result;
+	machine->boot_kernel = *kernel;
+	machine->boot_protocol = protocol;
+	return result;
+}
 
+static int set_boot_registers(struct machine *machine, struct error *err)
+{
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
 	const int fd = machine->vcpus[0].fd;
-	result = kvm_call(fd, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS", err);
+	int result = kvm_call(fd, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS", err);
 	if (result < 0)
 		return result;
-	boot_set_registers(kernel, protocol, &regs, &sregs);
+	boot_set_registers(&machine->boot_kernel, machine->boot_protocol, &regs, &sregs);
 	result = kvm_call(fd, KVM_SET_SREGS, &sregs, "KVM_SET_SREGS", err);
 	return result < 0 ? result : kvm_call(fd, KVM_SET_REGS, &regs, "KVM_SET_REGS", err);
 }
 
 int machine_start(struct machine *machine, struct error *err)
 {
-	for (unsigned i = 0; i < machine->config.cpus; i++) {
+	wait_while(machine, MACHINE_CREATING);
+	if (machine->create_result < 0) {
+		*err = machine->create_error;
+		return machine->create_result;
+	}
+	int result = connect_irq_fd(machine, machine->uart_irq_fd, LAYOUT_IRQ_COM1, err);
+	for (unsigned i = 0; result >= 0 && i < machine->attached_count; i++)
+		result = connect_device(machine, &machine->attached[i], err);
+	if (result >= 0)
+		result = set_boot_registers(machine, err);
+	if (result < 0)
+		return result;
+	for (unsigned i = 1; i < machine->config.cpus; i++) {
 		struct vcpu *vcpu = &machine->vcpus[i];
-		const int result = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+		result = pthread_create(&vcpu->thread, NULL, other_vcpu_thread, vcpu);
 		if (result)
 			return error_set(err, -result, "starting a vCPU: %s", strerror(result));
 	}
+	set_state(machine, MACHINE_RUNNING);
 	return 0;
+}
+
+int machine_vm_fd(const struct machine *machine)
+{
+	return machine->vm_fd;
 }
 
 size_t machine_console_tail(struct machine *machine, unsigned lines, char *out, size_t out_size)

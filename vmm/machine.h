@@ -1,7 +1,8 @@
 /*
  * The machine: guest RAM, vCPUs, interrupt controllers, the UART and the virtio-mmio pages of the devices attached to it.
  *
- * Threads: one for each vCPU. Devices run on the loops that they were created with; the machine hands them notifications (ioeventfd) and
+ * Threads: one for each vCPU. The first of them also creates the VM, behind the back of the caller, who goes on with what needs no VM:
+ * KVM_CREATE_VM sleeps for milliseconds in some kernels (it waits for an RCU grace period). Devices run on the loops that they were created with; the machine hands them notifications (ioeventfd) and
  * takes their interrupts (irqfd). How the VM ends is told once, on the loop given to machine_create(). There is no way to stop a
  * machine but to exit the process: its threads, memory and descriptors go with it.
  */
@@ -32,7 +33,10 @@ struct machine_config {
 
 struct machine;
 
-/* Creates the VM and its vCPUs on the open /dev/kvm `kvm_fd` (borrowed). Returns 0 or -errno with one line. */
+/*
+ * Creates guest RAM, and starts to create the VM and its vCPUs on the open /dev/kvm `kvm_fd` (borrowed). Returns 0 or -errno with one line;
+ * what KVM refuses is told by machine_start().
+ */
 int machine_create(int kvm_fd, const struct machine_config *config, struct loop *loop, struct machine **machine, struct error *err);
 
 /* Frees a machine that was never started. NULL is allowed. */
@@ -40,15 +44,21 @@ void machine_destroy(struct machine *machine);
 
 const struct guest_mem *machine_mem(struct machine *machine);
 
-/* Gives the device a register page and an interrupt. Before machine_boot(). -ENOSPC: too many devices. */
+/* Gives the device a register page and an interrupt. Before machine_boot(). Returns 0 or -errno with one line; -ENOSPC: too many devices. */
 int machine_attach(struct machine *machine, struct virtio_device *dev, struct error *err);
 
 /* Loads the kernel; " virtio_mmio.device=..." for each device is appended to `cmdline`. */
 int machine_boot(struct machine *machine, const struct kernel_image *kernel, enum boot_protocol protocol, const char *cmdline,
 		 struct error *err);
 
-/* Starts the vCPUs. From here on the machine lives until the process exits. */
+/*
+ * Waits for the VM, connects the devices with it and starts the vCPUs. From here on the machine lives until the process exits. Returns 0, or
+ * -errno with one line: nothing of the guest has run then.
+ */
 int machine_start(struct machine *machine, struct error *err);
+
+/* The descriptor of the VM, -1 before it is there; for whoever ends the process. */
+int machine_vm_fd(const struct machine *machine);
 
 /* The last output of the guest's console; see uart_tail(). */
 size_t machine_console_tail(struct machine *machine, unsigned lines, char *out, size_t out_size);

@@ -36,6 +36,14 @@ struct vcpu {
 	pthread_t thread;
 };
 
+/* Where the creation of the VM stands; under the machine's lock. */
+enum machine_state {
+	MACHINE_CREATING, /* the first vCPU's thread is at it */
+	MACHINE_CREATED,  /* done; or failed, as `create_result` tells: waiting for what comes next */
+	MACHINE_RUNNING,
+	MACHINE_ABANDONED, /* will never run: threads end */
+};
+
 struct machine {
 	struct machine_config config;
 	struct loop *loop; /* borrowed */
@@ -49,10 +57,17 @@ struct machine {
 	struct uart uart;
 	int uart_irq_fd;
 	atomic_flag ended;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	enum machine_state state;
+	struct kernel_image boot_kernel; /* what was loaded: its entry points; the descriptor is not ours */
+	enum boot_protocol boot_protocol;
+	int create_result;
+	struct error create_error;
 };
 
-/* vcpu.c: the vCPU's thread. */
-void *vcpu_thread(void *vcpu);
+/* vcpu.c: runs the vCPU on this thread until the machine ends. */
+void vcpu_run(struct vcpu *vcpu);
 
 /* cpuid.c: what the vCPU's CPUID instruction answers, and its start-up MSRs. */
 int vcpu_set_cpuid(struct vcpu *vcpu, struct error *err);

@@ -7,6 +7,7 @@
 #include "vmm/host.h"
 #include "vmm/options.h"
 #include "vmm/run.h"
+#include "vmm/timeline.h"
 
 #define TRVMM_VERSION "0.1"
 #define EXIT_TRVMM 125
@@ -37,6 +38,7 @@ int main(int argc, char **argv)
 	struct options options;
 	int code = 0;
 
+	timeline_mark("main");
 	if (argc > 1 && !strcmp(argv[1], "doctor"))
 		return main_doctor(argc - 1, argv + 1);
 	if (options_parse(argc, argv, &options, &err) < 0) {

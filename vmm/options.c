@@ -31,6 +31,7 @@ enum option_id {
 	OPT_BOOT_TIMEOUT,
 	OPT_CONSOLE,
 	OPT_NO_KVM_CHECK,
+	OPT_TIMELINE,
 	OPT_VERSION,
 	OPT_HELP = 'h',
 	OPT_ENV = 'e',
@@ -62,6 +63,7 @@ static const struct {
 	{ OPT_APPEND, "append", "TEXT", "more words for the kernel command line" },
 	{ OPT_BOOT, "boot", "PROTOCOL", "linux64 or pvh (default: linux64 for Linux, pvh for other kernels with a PVH note)" },
 	{ OPT_NO_KVM_CHECK, "no-kvm-check", NULL, "start even where KVM is software only" },
+	{ OPT_TIMELINE, "timeline", "FILE", "write there when each stage of the start was reached" },
 	{ OPT_VERSION, "version", NULL, "print the version" },
 	{ OPT_HELP, "help", NULL, "print this help" },
 };
@@ -270,6 +272,9 @@ static int parse_one(struct options *options, int id, const char *argument, stru
 		return 0;
 	case OPT_BOOT:
 		return parse_boot(options, argument, err);
+	case OPT_TIMELINE:
+		options->timeline = argument;
+		return 0;
 	case OPT_NO_KVM_CHECK:
 		options->no_kvm_check = true;
 		return 0;
@@ -282,14 +287,21 @@ static int parse_one(struct options *options, int id, const char *argument, stru
 	}
 }
 
-/* What was wrong with the option that getopt did not like. */
+/* What was wrong with the option that getopt did not like. Its letter or id is in optopt; 0: a long one that is unknown or ambiguous. */
 static int complain(int argc, char **argv, int kind, struct error *err)
 {
-	const char *text = optind > 0 && optind <= argc ? argv[optind - 1] : "";
+	for (size_t i = 0; i < TABLE_ROWS; i++) {
+		if (table[i].id != optopt)
+			continue;
+		if (kind == ':')
+			return error_set(err, -EINVAL, "option '--%s' needs a value; see trvmm --help", table[i].name);
+		return error_set(err, -EINVAL, "option '--%s' takes no value; see trvmm --help", table[i].name);
+	}
+	/* A letter may stand amid others, so that getopt is not behind their word yet. */
+	const char letter[] = { '-', (char)optopt, '\0' };
+	const char *text = optopt ? letter : optind > 0 && optind <= argc ? argv[optind - 1] : "";
 	char quoted[256];
 	error_quote(quoted, sizeof(quoted), text, strlen(text));
-	if (kind == ':')
-		return error_set(err, -EINVAL, "option '%s' needs a value; see trvmm --help", quoted);
 	return error_set(err, -EINVAL, "unknown or ambiguous option '%s'; see trvmm --help", quoted);
 }
 
@@ -306,7 +318,7 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 			sprintf(shorts + strlen(shorts), "%c%s", table[i].id, table[i].argument ? ":" : "");
 	}
 	opterr = 0;
-	optind = 1;
+	optind = 0; /* forget an earlier parse, even one that ended within a word */
 	while (result == 0) {
 		const int id = getopt_long(argc, argv, shorts, longs, NULL);
 		if (id == -1)

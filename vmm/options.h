@@ -20,7 +20,7 @@ struct options {
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
 	unsigned cpus;
-	const char *workdir, *user, *hostname, *append;
+	const char *workdir, *user, *hostname, *append, *timeline;
 	unsigned timeout_s;      /* 0: none */
 	unsigned boot_timeout_s;
 	enum boot_choice boot;

@@ -8,10 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include "devices/virtio-blk/disk_ext4.h"
@@ -22,7 +20,10 @@
 #include "vmm/agent_blob.h"
 #include "vmm/host.h"
 #include "vmm/machine.h"
+#include "vmm/reaper.h"
 #include "vmm/session.h"
+#include "vmm/terminal.h"
+#include "vmm/timeline.h"
 
 #define EXIT_TRVMM 125
 #define EXIT_TIMEOUT 124
@@ -56,13 +57,19 @@ struct run {
 	bool ready, timed_out;
 };
 
+static struct run the_run; /* lives as long as the process */
+
 static void finish(int code) __attribute__((noreturn));
 
-/* The end of the process is the end of the VM: nothing has to be taken down. */
+/* The end of the process is the end of the VM: nothing has to be taken down. Only after the machine was created. */
 static void finish(int code)
 {
 	terminal_restore();
-	_exit(code);
+	if (the_run.options->timeline) {
+		timeline_mark("exit");
+		timeline_write(the_run.options->timeline);
+	}
+	reaper_exit(code, machine_vm_fd(the_run.machine));
 }
 
 /* ---- how it ends ---- */
@@ -115,6 +122,7 @@ static void on_machine_ended(void *data, enum machine_end end, const char *detai
 static void on_session_ended(void *data, const struct session_result *result)
 {
 	const struct run *run = data;
+	timeline_mark("command ended");
 	terminal_restore();
 	if (run->timed_out)
 		finish(EXIT_TIMEOUT);
@@ -166,18 +174,16 @@ static void on_ready(void *data)
 {
 	struct run *run = data;
 	run->ready = true;
+	timeline_mark("agent ready");
 	loop_remove(run->loop, &run->boot_timer);
 	close(run->boot_timer.fd);
 }
 
 static void window_size(uint16_t *rows, uint16_t *columns)
 {
-	struct winsize size;
 	*rows = *columns = 0;
-	if (ioctl(STDIN_FILENO, TIOCGWINSZ, &size) == 0 || ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0) {
-		*rows = size.ws_row;
-		*columns = size.ws_col;
-	}
+	if (terminal_get_size(STDIN_FILENO, rows, columns) < 0)
+		terminal_get_size(STDOUT_FILENO, rows, columns);
 }
 
 static void on_signal(struct loop_source *source, uint32_t events)
@@ -223,31 +229,32 @@ static int watch_signals(struct run *run, struct error *err)
 
 /* ---- set-up ---- */
 
-/* Layers to tree to plan to disk. */
-static int make_disk(struct run *run, struct error *err)
+/* Layers to one tree, with the agent on top. */
+static int make_tree(struct run *run, struct error *err)
 {
 	const struct options *options = run->options;
-	struct tree_builder *builder = tree_builder_create();
-	char *fallback = NULL;
-	int result = builder ? 0 : error_set(err, -ENOMEM, "out of memory");
+	const struct layers_memory_file agent = {
+		.path = AGENT_PATH, .mode = 0755, .data = agent_blob_start, .length = (size_t)(agent_blob_end - agent_blob_start)
+	};
 
-	if (result == 0 && options->layer_count == 0) {
-		fallback = data_file("busybox.tar");
-		result = fallback ? layers_apply_file(builder, fallback, NULL, err) :
-				    error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");
-	}
-	for (size_t i = 0; result == 0 && i < options->layer_count; i++)
-		result = layers_apply_file(builder, options->layers[i], NULL, err);
-	if (result == 0)
-		result = tree_builder_add_memory_file(builder, AGENT_PATH, 0755, agent_blob_start,
-						      (size_t)(agent_blob_end - agent_blob_start), err);
-	if (result == 0)
-		result = tree_builder_finish(builder, &run->tree, err);
-	free(fallback);
-	tree_builder_destroy(builder);
+	if (options->layer_count)
+		return layers_load((const char *const *)options->layers, options->layer_count, &agent, 1, NULL, &run->tree, err);
+	char *path = data_file("busybox.tar");
+	if (!path)
+		return error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");
+	const char *const paths[] = { path };
+	const int result = layers_load(paths, 1, &agent, 1, NULL, &run->tree, err);
+	free(path);
+	return result;
+}
+
+/* Tree to plan to disk. */
+static int make_disk(struct run *run, struct error *err)
+{
+	int result = make_tree(run, err);
 	if (result < 0)
 		return result;
-	const struct ext4_options ext4 = { .size_bytes = options->disk_bytes, .label = "trvmm" };
+	const struct ext4_options ext4 = { .size_bytes = run->options->disk_bytes, .label = "trvmm" };
 	result = ext4_plan_build(run->tree, &ext4, &run->plan, err);
 	if (result < 0)
 		return result;
@@ -336,15 +343,19 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 		.ended = on_machine_ended,
 		.data = run,
 	};
-	int result = make_disk(run, err);
+	/* First of all: the VM is made while we plan the disk and load the kernel. */
+	int result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
 	if (result == 0)
-		result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
+		result = make_disk(run, err);
+	timeline_mark("disk planned");
 	if (result == 0)
 		result = attach_devices(run, err);
 	if (result == 0)
 		result = make_session(run, err);
+	timeline_mark("devices attached");
 	if (result == 0)
 		result = boot(run, err);
+	timeline_mark("kernel loaded");
 	if (result == 0)
 		result = watch_signals(run, err);
 	if (result == 0)
@@ -356,10 +367,10 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 
 int run(const struct options *options, struct error *err)
 {
-	static struct run the_run; /* lives as long as the process */
 	struct run *run = &the_run;
 	pthread_t thread;
 
+	timeline_mark("options parsed");
 	*run = (struct run){ .options = options, .kernel = { .fd = -1 } };
 	if (options->terminal && !isatty(STDIN_FILENO))
 		return error_set(err, -ENOTTY, "--tty: stdin is no terminal");
@@ -370,8 +381,7 @@ int run(const struct options *options, struct error *err)
 	if (kvm_fd < 0)
 		return kvm_fd;
 	if (!options->no_kvm_check && !host_has_hardware_virtualization())
-		return error_set(err, -ENOTSUP, "the processor shows neither VMX nor SVM: this " "/dev/kvm is software only and cannot run Linux guests; "
-						"use a machine with hardware virtualization, or enable nested virtualization for this VM");
+		return error_set(err, -ENOTSUP, "the processor shows neither VMX nor SVM: this /dev/kvm is software only and cannot run Linux guests; use a machine with hardware virtualization, or enable nested virtualization for this VM");
 	run->loop = loop_create();
 	if (!run->loop)
 		return error_set(err, -errno, "epoll: %s", strerror(errno));
@@ -382,7 +392,9 @@ int run(const struct options *options, struct error *err)
 		return error_set(err, result, "--tty: %s", strerror(-result));
 	if (pthread_create(&thread, NULL, blk_thread, run->blk_loop))
 		return error_set(err, -EAGAIN, "starting a thread failed");
+	reaper_start();
 	result = machine_start(run->machine, err);
+	timeline_mark("vCPUs started");
 	if (result == 0)
 		result = loop_run(run->loop);
 	terminal_restore();

@@ -60,7 +60,10 @@ int session_exec(struct session *main_session, const struct session_spec *spec, 
  */
 void session_destroy(struct session *session);
 
-/* Sends a signal to the command's own process (remembered until it has started), as docker kill does to a container's. */
+/*
+ * Sends a signal to the command's own process (remembered until it has started), as docker kill does to a container's; SIGINT and SIGQUIT
+ * to its process group, as the keyboard does.
+ */
 void session_signal(struct session *session, int signal);
 
 /* Tells the terminal's new size. */

@@ -99,7 +99,9 @@ static int out_reserve(struct control *control, size_t more)
 	control->out_stop = used;
 	if (used + more <= control->out_size)
 		return 0;
-	const size_t size = used + more < 4096 ? 4096 : used + more;
+	size_t size = control->out_size ? control->out_size * 2 : 4096;
+	if (size < used + more)
+		size = used + more;
 	uint8_t *grown = realloc(control->out, size);
 	if (!grown)
 		return -ENOMEM;
@@ -192,7 +194,7 @@ static void control_ready(struct loop_source *source, uint32_t events)
 		if (n < 0 && errno == EAGAIN)
 			return;
 		if (n <= 0) {
-			control_end(control, "the guest's agent closed its connection");
+			control_end(control, "the guest's agent went away before the command ended (did the guest reboot?)");
 			return;
 		}
 		if (control_parse(control, bytes, (size_t)n) < 0) {

@@ -1,6 +1,7 @@
 /* A 16550A UART, output only; see uart.h. Registers: National Semiconductor PC16550D data sheet. */
 #include "vmm/uart.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -37,8 +38,8 @@ void uart_init(struct uart *uart, int echo_fd, void (*interrupt)(void *data), vo
 static void transmit(struct uart *uart, uint8_t byte)
 {
 	uart->tail[uart->written++ % UART_TAIL_BYTES] = byte;
-	/* A console that cannot be written to does not stop the guest. */
-	if (uart->echo_fd >= 0 && write(uart->echo_fd, &byte, 1) < 0)
+	/* A console that cannot be written to does not stop the guest; one that is only full loses what it cannot take. */
+	if (uart->echo_fd >= 0 && write(uart->echo_fd, &byte, 1) < 0 && errno != EAGAIN && errno != EINTR)
 		uart->echo_fd = -1;
 	uart->thr_empty_pending = true;
 	if (uart->ier & IER_THR_EMPTY)
@@ -156,7 +157,12 @@ size_t uart_tail(struct uart *uart, unsigned lines, char *out, size_t out_size)
 			break;
 		}
 	}
-	for (uint64_t at = start; at < uart->written && used + 1 < out_size; at++) {
+	if (lines == 0)
+		start = uart->written;
+	/* Where not all has room, it is the end that counts. */
+	if (uart->written - start > out_size - 1)
+		start = uart->written - (out_size - 1);
+	for (uint64_t at = start; at < uart->written; at++) {
 		const uint8_t byte = uart->tail[at % UART_TAIL_BYTES];
 		if (byte == '\r')
 			continue;

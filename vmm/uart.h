@@ -33,7 +33,7 @@ void uart_write(struct uart *uart, unsigned port_offset, uint8_t value);
 
 /*
  * Copies the last output, at most `lines` lines, to `out` (terminated, unprintable bytes but newline replaced by '.', carriage returns
- * dropped). Returns its length.
+ * dropped; of what has no room, the beginning is left out). Returns its length. `out_size` is at least 1.
  */
 size_t uart_tail(struct uart *uart, unsigned lines, char *out, size_t out_size);
 

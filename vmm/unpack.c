@@ -107,7 +107,10 @@ static int unpack_lzma(const uint8_t *data, size_t length, struct unpack_sink *s
 	return result;
 }
 
-/* The legacy frame: a magic number, then blocks { compressed length le32, data }. */
+/*
+ * The legacy frame: a magic number, then blocks { compressed length le32, data }. It has no end mark: a short block is the last one, and
+ * behind a whole one stands nothing more or the size that the kernel's build appended.
+ */
 static int unpack_lz4(const uint8_t *data, size_t length, struct unpack_sink *sink)
 {
 	char *block = malloc(LZ4_BLOCK_BYTES);
@@ -115,21 +118,30 @@ static int unpack_lz4(const uint8_t *data, size_t length, struct unpack_sink *si
 		return -ENOMEM;
 	int result = 0;
 	bool last = false;
-	for (size_t at = 4; !last && length - at > 4;) {
+	size_t at = 4;
+	while (result == 0 && !last) {
+		const size_t left = length - at;
 		le32 field;
+		if (left == 0 && sink->written)
+			break;
+		if (left < sizeof(field)) {
+			result = -EINVAL;
+			break;
+		}
 		memcpy(&field, data + at, sizeof(field));
 		const uint32_t packed = le32_get(field);
-		at += 4;
+		if (left == sizeof(field)) {
+			result = sink->written && packed == (uint32_t)sink->written ? 0 : -EINVAL;
+			break;
+		}
+		at += sizeof(field);
 		if (packed == 0 || packed > length - at || packed > (uint32_t)LZ4_COMPRESSBOUND(LZ4_BLOCK_BYTES)) {
 			result = -EINVAL;
 			break;
 		}
 		const int n = LZ4_decompress_safe((const char *)data + at, block, (int)packed, LZ4_BLOCK_BYTES);
 		result = n < 0 ? -EINVAL : sink_write(sink, (const uint8_t *)block, (size_t)n);
-		if (result < 0)
-			break;
 		at += packed;
-		/* Behind a short block comes the size that the kernel's build appended. */
 		last = n < (int)LZ4_BLOCK_BYTES;
 	}
 	free(block);

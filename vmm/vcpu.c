@@ -36,11 +36,16 @@ static void machine_ended(struct machine *machine, enum machine_end end, const c
 		loop_call(machine->loop, tell_ended, &call);
 }
 
-/* One access of one byte; returns true when the guest asked for a reset. */
-static bool port_write(struct machine *machine, uint16_t port, uint8_t value)
+/*
+ * One byte of an access of `size` bytes; returns true when the guest asked for a reset. The reset ports are bytes: a double word at
+ * 0xcf8 is an address in PCI configuration space.
+ */
+static bool port_write(struct machine *machine, uint16_t port, uint8_t value, unsigned size)
 {
 	if (port >= UART_PORT && port < UART_PORT + UART_PORTS)
 		uart_write(&machine->uart, port - UART_PORT, value);
+	if (size != 1)
+		return false;
 	return (port == PORT_I8042_COMMAND && value == I8042_RESET) || (port == PORT_RESET_CONTROL && (value & RESET_CONTROL_RESET));
 }
 
@@ -65,7 +70,7 @@ static bool serve_port_io(struct vcpu *vcpu)
 		for (unsigned byte = 0; byte < run->io.size; byte++, data++) {
 			const uint16_t port = (uint16_t)(run->io.port + byte);
 			if (run->io.direction == KVM_EXIT_IO_OUT)
-				reset |= port_write(vcpu->machine, port, *data);
+				reset |= port_write(vcpu->machine, port, *data, run->io.size);
 			else
 				*data = port_read(vcpu->machine, port);
 		}
@@ -139,9 +144,8 @@ static bool serve_exit(struct vcpu *vcpu)
 	}
 }
 
-void *vcpu_thread(void *arg)
+void vcpu_run(struct vcpu *vcpu)
 {
-	struct vcpu *vcpu = arg;
 	char text[128];
 
 	for (;;) {
@@ -151,9 +155,9 @@ void *vcpu_thread(void *arg)
 				continue;
 			snprintf(text, sizeof(text), "KVM_RUN: %s", strerror(errno));
 			machine_ended(vcpu->machine, MACHINE_FAILED, text);
-			return NULL;
+			return;
 		}
 		if (!serve_exit(vcpu))
-			return NULL;
+			return;
 	}
 }

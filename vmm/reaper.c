@@ -1,0 +1,58 @@
+/* The process that outlives us by the teardown of the VM; see reaper.h. */
+#include "vmm/reaper.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define STACK_BYTES 16384
+
+/* A system call that touches no thread-local storage: the new process has ours. */
+static long bare_syscall(long number, long first, long second, long third)
+{
+	long result;
+	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(first), "S"(second), "d"(third) : "rcx", "r11", "memory");
+	return result;
+}
+
+/* A pidfd is readable when all threads of the process have ended. (A parent death signal comes when its main thread does, too early.) */
+static int wait_for_the_end(void *pidfd)
+{
+	struct pollfd end = { .fd = (int)(long)pidfd, .events = POLLIN };
+	while (bare_syscall(SYS_poll, (long)&end, 1, -1) == -EINTR)
+		;
+	bare_syscall(SYS_exit_group, 0, 0, 0);
+	return 0;
+}
+
+void reaper_start(void)
+{
+	sigset_t all, before;
+	const int pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	if (pidfd < 0)
+		return;
+	char *stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (stack == MAP_FAILED) {
+		close(pidfd);
+		return;
+	}
+	/* What is sent to our process group is not meant for it. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	/* Without an exit signal: nobody is to wait for it. */
+	clone(wait_for_the_end, stack + STACK_BYTES, CLONE_VM | CLONE_FILES | CLONE_FS, (void *)(long)pidfd);
+	sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+void reaper_exit(int code, int vm_fd)
+{
+	if (vm_fd > 0)
+		close_range(0, (unsigned)vm_fd - 1, 0);
+	close_range((unsigned)(vm_fd + 1), UINT_MAX, 0);
+	_exit(code);
+}

@@ -1,0 +1,14 @@
+/*
+ * When the stages of a start were reached, for --timeline. Marks cost a clock reading each and are kept in a small table; nothing is printed
+ * before the end.
+ */
+#ifndef TRVMM_VMM_TIMELINE_H
+#define TRVMM_VMM_TIMELINE_H
+
+/* Notes that `stage` (a string constant) is reached now. Any thread. */
+void timeline_mark(const char *stage);
+
+/* Writes a line `NANOSECONDS STAGE` for each mark, in CLOCK_MONOTONIC, to the file `path`. Returns 0 or -errno. */
+int timeline_write(const char *path);
+
+#endif
