@@ -24,7 +24,8 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/error.c base/iov.c base/loop.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c cache.c digest.c finish.c gzip.c identity.c index.c index_check.c \
-	inflated.c layer_file.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c window.c)
+	inflated.c layer_file.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c \
+	unpack.c window.c)
 EXT4GEN_SRCS := $(addprefix ext4gen/, build.c cow.c crc16.c dir.c dirhash.c extent.c group.c htree.c inode.c layout.c plan.c read.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c)
@@ -124,6 +125,15 @@ asan: ## unit tests under the address and undefined behaviour sanitizers
 
 tsan: ## unit tests under the thread sanitizer
 	$(Q)$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread CFLAGS='-O1 -g' unit
+
+demo: all ## build all and show a run, directly or in the lab
+	$(Q)scripts/demo
+
+lint: ## clang-format, clang with all warnings, cppcheck, shellcheck
+	$(Q)scripts/lint $(LIB_SRCS) vmm/main.c
+
+format: ## reformat the sources
+	$(Q)clang-format -i $(shell git ls-files '*.[ch]')
 
 install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm

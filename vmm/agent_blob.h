@@ -4,6 +4,7 @@
 
 #include <stdint.h>
 
-extern const uint8_t agent_blob_start[], agent_blob_end[];
+extern const uint8_t agent_blob[];
+extern const uint64_t agent_blob_bytes;
 
 #endif

@@ -27,7 +27,8 @@ struct kernel_image {
 };
 
 /*
- * Opens the kernel `path`. An unpacked bzImage is kept in `cache_dir` (NULL: nowhere, it is unpacked into memory). Returns 0, or -errno with one line in `err`.
+ * Opens the kernel `path`. An unpacked bzImage is kept in `cache_dir` (NULL: nowhere, it is unpacked into memory). Returns 0, or
+ * -errno with one line in `err`.
  */
 int kernel_image_open(const char *path, const char *cache_dir, struct kernel_image *image, struct error *err);
 void kernel_image_close(struct kernel_image *image);

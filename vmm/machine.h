@@ -1,10 +1,10 @@
 /*
  * The machine: guest RAM, vCPUs, interrupt controllers, the UART and the virtio-mmio pages of the devices attached to it.
  *
- * Threads: one for each vCPU. The first of them also creates the VM, behind the back of the caller, who goes on with what needs no VM:
- * KVM_CREATE_VM sleeps for milliseconds in some kernels (it waits for an RCU grace period). Devices run on the loops that they were created with; the machine hands them notifications (ioeventfd) and
- * takes their interrupts (irqfd). How the VM ends is told once, on the loop given to machine_create(). There is no way to stop a
- * machine but to exit the process: its threads, memory and descriptors go with it.
+ * Threads: one for each vCPU. The first of them also creates the VM, while the caller goes on with what needs no VM: KVM_CREATE_VM sleeps
+ * for milliseconds in some kernels (it waits for an RCU grace period). Devices run on the loops that they were created with; the
+ * machine hands them notifications (ioeventfd) and takes their interrupts (irqfd). How the VM ends is told once, on the loop given to
+ * machine_create(). There is no way to stop a running machine but to exit the process: its threads, memory and descriptors go with it.
  */
 #ifndef TRVMM_VMM_MACHINE_H
 #define TRVMM_VMM_MACHINE_H

@@ -234,7 +234,7 @@ static int make_tree(struct run *run, struct error *err)
 {
 	const struct options *options = run->options;
 	const struct layers_memory_file agent = {
-		.path = AGENT_PATH, .mode = 0755, .data = agent_blob_start, .length = (size_t)(agent_blob_end - agent_blob_start)
+		.path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes
 	};
 
 	if (options->layer_count)
@@ -381,7 +381,9 @@ int run(const struct options *options, struct error *err)
 	if (kvm_fd < 0)
 		return kvm_fd;
 	if (!options->no_kvm_check && !host_has_hardware_virtualization())
-		return error_set(err, -ENOTSUP, "the processor shows neither VMX nor SVM: this /dev/kvm is software only and cannot run Linux guests; use a machine with hardware virtualization, or enable nested virtualization for this VM");
+		return error_set(err, -ENOTSUP,
+				 "the processor shows neither VMX nor SVM: this /dev/kvm is software only and cannot run Linux guests; use a "
+				 "machine with hardware virtualization, or enable nested virtualization for this VM");
 	run->loop = loop_create();
 	if (!run->loop)
 		return error_set(err, -errno, "epoll: %s", strerror(errno));

@@ -73,8 +73,8 @@ int virtq_enable(struct virtq *q, const struct guest_mem *mem, const struct virt
 void virtq_disable(struct virtq *q);
 
 /*
- * Takes the next request. Returns 1 and fills `chain`; 0 when there is none (or the queue is not enabled); -EINVAL when the ring is malformed: the queue
- * is then broken, and stays so.
+ * Takes the next request. Returns 1 and fills `chain`; 0 when there is none (or the queue is not enabled); -EINVAL when the ring is
+ * malformed: the queue is then broken, and stays so.
  */
 int virtq_pop(struct virtq *q, struct virtq_chain *chain);
 
