@@ -25,8 +25,9 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils
 BASE_SRCS := base/error.c base/iov.c base/loop.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c cache.c digest.c finish.c gzip.c identity.c index.c index_check.c \
 	inflated.c layer_file.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c \
-	unpack.c window.c)
-EXT4GEN_SRCS := $(addprefix ext4gen/, build.c cow.c crc16.c dir.c dirhash.c extent.c group.c htree.c inode.c layout.c plan.c read.c xattr.c)
+	trim.c unpack.c window.c)
+EXT4GEN_SRCS := $(addprefix ext4gen/, build.c cow.c crc16.c dir.c dirhash.c extent.c group.c htree.c inode.c layout.c plan.c \
+	read.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c packet.c connection.c stream.c host_end.c unix.c)

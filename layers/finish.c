@@ -123,8 +123,10 @@ static uint32_t copy_string(struct finish *finish, uint32_t offset, size_t lengt
 
 static void fill_xattrs(struct finish *finish, struct tree_inode *inode, uint32_t *used)
 {
+	if (!inode->xattr_count)
+		return;
 	const struct tree_xattr *from = (struct tree_xattr *)(void *)finish->builder->xattrs.data + inode->first_xattr;
-	inode->first_xattr = inode->xattr_count ? *used : 0;
+	inode->first_xattr = *used;
 	for (uint32_t i = 0; i < inode->xattr_count; i++) {
 		struct tree_xattr *to = &finish->tree->xattrs[(*used)++];
 		*to = from[i];
@@ -228,6 +230,10 @@ int tree_builder_finish(struct tree_builder *builder, struct tree **tree, struct
 	}
 	if (!ret) {
 		fill_inodes(&finish);
+		/* Before the rest of the result takes memory. */
+		array_free(&builder->inodes);
+		array_free(&builder->extents);
+		array_free(&builder->xattrs);
 		fill_entries(&finish);
 		take_sources(builder, finish.tree);
 		*tree = finish.tree;

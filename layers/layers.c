@@ -1,99 +1,27 @@
-/* Layer files onto a tree: what they are is known by content. See layers.h. */
+/* Stacks of layers to trees; see layers.h. */
 #include "layers/layers.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "layers/builder_internal.h"
-#include "layers/tar_internal.h"
-
-/* Merges the tar archive in `fd`, which the builder owns as `source`. */
-static int apply_tar(struct tree_builder *builder, int fd, uint64_t size, uint32_t source, struct error *err)
-{
-	struct tar_reader reader;
-	struct tar_entry entry;
-	tar_open(&reader, fd, NULL, size);
-	int ret;
-	while ((ret = tar_next(&reader, &entry, err)) > 0) {
-		ret = builder_merge(builder, &entry, source, err);
-		if (ret) {
-			char quoted[256];
-			error_prefix(err, ret, "entry %llu '%s'", (unsigned long long)entry.number,
-				     error_quote(quoted, sizeof(quoted), entry.path.bytes, entry.path.length));
-			break;
-		}
-	}
-	tar_close(&reader);
-	return ret;
-}
-
-/* Formats that are not supported, by how they begin, so that the message can say more than "no tar archive". */
-static int check_magic(int fd, struct error *err)
-{
-	static const struct {
-		const char *magic;
-		size_t length;
-		const char *what;
-	} formats[] = {
-		{ "\x28\xb5\x2f\xfd", 4, "is compressed with zstd, which is not supported yet: unpack it with zstd -d" },
-		{ "\xfd" "7zXZ", 5, "is compressed with xz, which is not supported yet: unpack it with xz -d" },
-		{ "BZh", 3, "is compressed with bzip2, which is not supported yet: unpack it with bzip2 -d" },
-		{ "\x1f\x8b", 2, "is compressed with gzip, which is not supported yet: unpack it with gzip -d" },
-	};
-	char head[8] = { 0 };
-	if (pread(fd, head, sizeof(head), 0) < 0)
-		return error_set(err, -errno, "cannot be read: %s", strerror(errno));
-	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++) {
-		if (memcmp(head, formats[i].magic, formats[i].length) == 0)
-			return error_set(err, -ENOTSUP, "%s", formats[i].what);
-	}
-	return 0;
-}
-
-static int open_layer(const char *path, struct stat *st, struct error *err)
-{
-	const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	if (fd < 0)
-		return error_set(err, -errno, "%s", errno == ENOENT ? "there is no such file" : strerror(errno));
-	int ret = 0;
-	if (fstat(fd, st))
-		ret = error_set(err, -errno, "%s", strerror(errno));
-	else if (S_ISDIR(st->st_mode))
-		ret = error_set(err, -EISDIR, "is a directory, which is not supported yet: pack it with tar -C DIR -cf FILE .");
-	else if (!S_ISREG(st->st_mode))
-		ret = error_set(err, -EINVAL, "is no regular file: a layer is read many times");
-	else if (st->st_size == 0)
-		ret = error_set(err, -EINVAL, "is empty");
-	if (ret) {
-		close(fd);
-		return ret;
-	}
-	return fd;
-}
+#include "layers/index_internal.h"
+#include "layers/layer_file_internal.h"
 
 int layers_apply_file(struct tree_builder *builder, const char *path, const char *cache_dir, struct error *err)
 {
-	(void)cache_dir;
-	struct stat st;
-	uint32_t source;
-	int fd = -1;
-	int ret = builder_begin_layer(builder, err);
+	struct cache cache = { .fd = -1 };
+	struct layer_file layer;
+	int ret = layer_file_open(&layer, path, err);
 	if (!ret)
-		ret = fd = open_layer(path, &st, err);
-	if (ret >= 0) {
-		ret = check_magic(fd, err);
-		if (!ret)
-			ret = builder_add_source(builder, fd, NULL, (uint64_t)st.st_size, path, &source);
-		if (ret)
-			close(fd);
-	}
+		ret = layer_files_unpack(&layer, 1, &cache, cache_dir, err);
 	if (!ret)
-		ret = apply_tar(builder, fd, (uint64_t)st.st_size, source, err);
-	char quoted[512];
-	return ret ? error_prefix(err, ret, "layer %s", error_quote(quoted, sizeof(quoted), path, strlen(path))) : 0;
+		ret = layer_file_merge(&layer, builder, err);
+	layer_file_close(&layer);
+	cache_close(&cache);
+	return ret;
 }
 
 int tree_builder_add_memory_file(struct tree_builder *builder, const char *path, uint32_t mode, const void *data, size_t length,
@@ -115,4 +43,56 @@ int tree_builder_add_memory_file(struct tree_builder *builder, const char *path,
 	};
 	ret = builder_merge(builder, &entry, source, err);
 	return ret ? error_prefix(err, ret, "%s", path) : 0;
+}
+
+static int build(struct layer_file *layers, size_t layer_count, const struct layers_memory_file *files, size_t file_count,
+		 struct tree **tree, struct error *err)
+{
+	struct tree_builder *builder = tree_builder_create();
+	if (!builder)
+		return error_set(err, -ENOMEM, "out of memory");
+	int ret = 0;
+	for (size_t i = 0; i < layer_count && !ret; i++)
+		ret = layer_file_merge(&layers[i], builder, err);
+	for (size_t i = 0; i < file_count && !ret; i++)
+		ret = tree_builder_add_memory_file(builder, files[i].path, files[i].mode, files[i].data, files[i].length, err);
+	if (!ret)
+		ret = tree_builder_finish(builder, tree, err);
+	tree_builder_destroy(builder);
+	return ret;
+}
+
+/* The tree was not in the cache: reads the layers, and saves it for the next time. */
+static int build_and_save(struct cache *cache, const char *cache_dir, struct layer_file *layers, size_t layer_count,
+			  const struct layers_memory_file *files, size_t file_count, struct tree **tree, struct error *err)
+{
+	int ret = layer_files_unpack(layers, layer_count, cache, cache_dir, err);
+	if (!ret)
+		ret = build(layers, layer_count, files, file_count, tree, err);
+	if (!ret && cache->fd >= 0)
+		index_save(cache, layers, layer_count, files, file_count, *tree);
+	return ret;
+}
+
+int layers_load(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
+		const char *cache_dir, struct tree **tree, struct error *err)
+{
+	struct cache cache = { .fd = -1 };
+	struct layer_file *layers = calloc(path_count + 1, sizeof(*layers));
+	size_t opened = 0;
+	int ret = layers ? 0 : error_set(err, -ENOMEM, "out of memory");
+	for (; !ret && opened < path_count; opened++)
+		ret = layer_file_open(&layers[opened], paths[opened], err);
+	if (!ret) {
+		/* Without a cache it is only slower; who cannot do without (a compressed layer) will say so. */
+		const bool found = cache_open(&cache, cache_dir, NULL) == 0 &&
+				   index_load(&cache, layers, path_count, files, file_count, tree) == 0;
+		if (!found)
+			ret = build_and_save(&cache, cache_dir, layers, path_count, files, file_count, tree, err);
+	}
+	for (size_t i = 0; i < opened; i++)
+		layer_file_close(&layers[i]);
+	free(layers);
+	cache_close(&cache);
+	return ret;
 }

@@ -19,6 +19,24 @@
 
 struct tree_builder;
 
+/* A regular file of this program's own that is placed in the tree. */
+struct layers_memory_file {
+	const char *path;      /* missing parents become 0755 directories; what is there is replaced */
+	uint32_t mode;         /* permission bits */
+	const void *data;      /* borrowed for the life of the tree */
+	size_t length;
+};
+
+/*
+ * The merged tree of the layer files in `paths`, bottom first, with `files` on top, in one call. This is what a run wants: the first time
+ * a stack of layers is seen its tree is saved in the cache, and the next time it is mapped from there and no header is read.
+ *
+ * Layers are known by device, inode, size and times; one that was touched is read again. `cache_dir`: see layers_apply_file(). A cache
+ * that cannot be used is an error only when a compressed layer needs it. Returns 0 or -errno with one line in `err`.
+ */
+int layers_load(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
+		const char *cache_dir, struct tree **tree, struct error *err);
+
 /* An empty tree: a root directory, mode 0755, owner 0:0, time 0. Returns NULL when memory is out. */
 struct tree_builder *tree_builder_create(void);
 void tree_builder_destroy(struct tree_builder *builder);

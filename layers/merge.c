@@ -196,19 +196,27 @@ static int merge_hard_link(struct tree_builder *builder, const struct tar_entry 
 	return builder_set(builder, parent, path->name, path->name_bytes, builder_entry(builder, entry)->inode, err);
 }
 
+/* The directory that a marker stands in; TREE_NONE: there is none, and nothing to hide. A marker makes no directories. */
+static int find_marked(struct tree_builder *builder, const struct split_path *path, uint32_t *directory, struct error *err)
+{
+	const int ret = builder_resolve(builder, path->text, path->directory_bytes, false, directory, err);
+	if (ret != -ENOENT && ret != -ENOTDIR && ret != -ELOOP)
+		return ret;
+	*directory = TREE_NONE;
+	return 0;
+}
+
 static int merge_whiteout(struct tree_builder *builder, const struct split_path *path, struct error *err)
 {
 	const char *name = path->name + strlen(WHITEOUT);
 	const size_t length = path->name_bytes - strlen(WHITEOUT);
 	if (!length || (length == 1 && name[0] == '.') || (length == 2 && name[0] == '.' && name[1] == '.'))
 		return error_set(err, -EINVAL, "a whiteout that names nothing");
-	uint32_t parent;
-	const int ret = builder_resolve(builder, path->text, path->directory_bytes, false, &parent, err);
-	if (ret == -ENOENT || ret == -ENOTDIR || ret == -ELOOP)
-		return 0; /* no such directory: nothing to hide */
-	if (ret)
+	uint32_t directory;
+	const int ret = find_marked(builder, path, &directory, err);
+	if (ret || directory == TREE_NONE)
 		return ret;
-	const uint32_t entry = builder_find(builder, parent, name, length);
+	const uint32_t entry = builder_find(builder, directory, name, length);
 	if (entry != TREE_NONE)
 		builder_hide_lower(builder, entry);
 	return 0;
@@ -217,8 +225,8 @@ static int merge_whiteout(struct tree_builder *builder, const struct split_path 
 static int merge_opaque(struct tree_builder *builder, const struct split_path *path, struct error *err)
 {
 	uint32_t directory;
-	const int ret = builder_resolve(builder, path->text, path->directory_bytes, true, &directory, err);
-	if (ret)
+	const int ret = find_marked(builder, path, &directory, err);
+	if (ret || directory == TREE_NONE)
 		return ret;
 	*directory_opaque(builder_inode(builder, directory)) = builder_layer(builder);
 	builder->last_directory = TREE_NONE;

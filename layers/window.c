@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WANT_LEAST ((size_t)2 << 10)
+#define WANT_LEAST ((size_t)1 << 10)
 #define WANT_MOST ((size_t)64 << 10)
 #define WANT_FIRST ((size_t)16 << 10)
 

@@ -1,0 +1,264 @@
+/*
+ * Inflated layers in the cache.
+ *
+ *   | the layer's tar, as it is | zeroes up to 4 KiB | foot |
+ *
+ * The tar lies at offset 0, so the file can be looked at with tar(1) and offsets are what they would be in a plain layer.
+ *
+ * What guards against damage:
+ *
+ *   - The file gets its name when it is complete. Its size and foot are checked when it is opened.
+ *   - Its time is set to one that the digest determines, whole seconds long past: whoever writes to the file later changes that.
+ *   - It is not synced, which would take longer than inflating. Instead the foot tells in which boot of the machine it was written, and the
+ *     first run after another boot reads all of the file once and compares a checksum: a power failure may have lost some of it.
+ *
+ * A file that fails any of this is made anew. What nothing here notices is a medium that returns other bytes than it was given; a layer
+ * that is not compressed has no more than that, and reading all of it at every start would take longer than the start.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "layers/cache_internal.h"
+
+#define DIGEST_HEX_BYTES (2 * DIGEST_BYTES + 1)
+#define PAYLOAD_ALIGN 4096u
+
+static const char foot_magic[8] = "trvmmly1";
+
+struct foot {
+	char magic[8];
+	uint8_t digest[DIGEST_BYTES];
+	uint64_t payload_bytes;
+	uint64_t payload_checksum; /* cache_checksum() chained over chunks of INFLATED_CHUNK_BYTES */
+	uint8_t boot_id[BOOT_ID_BYTES]; /* the boot in which it was written; all zero: known to be on the disk */
+	uint64_t checksum;     /* of the fields before */
+};
+_Static_assert(sizeof(struct foot) == 80, "the foot is written as it is, without padding");
+
+static void digest_hex(const uint8_t digest[DIGEST_BYTES], char hex[DIGEST_HEX_BYTES])
+{
+	for (unsigned i = 0; i < DIGEST_BYTES; i++)
+		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+static uint64_t digest_number(const uint8_t digest[DIGEST_BYTES])
+{
+	uint64_t number;
+	memcpy(&number, digest, sizeof(number));
+	return number;
+}
+
+/* Even seconds between 1970 and 1987: no file system rounds them, no clock sets them. */
+static time_t expected_mtime(const uint8_t digest[DIGEST_BYTES])
+{
+	return (time_t)((digest_number(digest) & 0xfffffff) << 1);
+}
+
+static uint64_t foot_offset(uint64_t payload_bytes)
+{
+	return (payload_bytes + PAYLOAD_ALIGN - 1) / PAYLOAD_ALIGN * PAYLOAD_ALIGN;
+}
+
+static int write_foot(int fd, struct foot *foot)
+{
+	foot->checksum = cache_checksum(0, foot, offsetof(struct foot, checksum));
+	const ssize_t n = pwrite(fd, foot, sizeof(*foot), (off_t)foot_offset(foot->payload_bytes));
+	if (n != (ssize_t)sizeof(*foot))
+		return n < 0 ? -errno : -ENOSPC;
+	const struct timespec times[2] = { { 0, UTIME_OMIT }, { expected_mtime(foot->digest), 0 } };
+	return futimens(fd, times) ? -errno : 0;
+}
+
+/* Reads and checks the foot of the entry for `digest`. */
+static int read_foot(int fd, const uint8_t digest[DIGEST_BYTES], struct foot *foot)
+{
+	struct stat st;
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(*foot) ||
+	    st.st_mtim.tv_sec != expected_mtime(digest) || st.st_mtim.tv_nsec != 0 ||
+	    pread(fd, foot, sizeof(*foot), st.st_size - (off_t)sizeof(*foot)) != (ssize_t)sizeof(*foot) ||
+	    memcmp(foot->magic, foot_magic, sizeof(foot_magic)) != 0 || memcmp(foot->digest, digest, DIGEST_BYTES) != 0 ||
+	    foot->checksum != cache_checksum(0, foot, offsetof(struct foot, checksum)) || foot->payload_bytes > (uint64_t)st.st_size ||
+	    foot_offset(foot->payload_bytes) + sizeof(*foot) != (uint64_t)st.st_size)
+		return -EBADMSG;
+	cache_touch(fd, &st);
+	return 0;
+}
+
+/* Whether the entry was written in this boot, so that the kernel knows all of it, or is known to be on the disk. */
+static bool is_safe(const struct foot *foot)
+{
+	static const uint8_t on_disk[BOOT_ID_BYTES];
+	uint8_t now[BOOT_ID_BYTES];
+	return memcmp(foot->boot_id, on_disk, BOOT_ID_BYTES) == 0 ||
+	       (boot_id_read(now) && memcmp(foot->boot_id, now, BOOT_ID_BYTES) == 0);
+}
+
+static int verify_payload(int fd, const struct foot *foot)
+{
+	uint8_t *chunk = malloc(INFLATED_CHUNK_BYTES);
+	uint64_t checksum = 0;
+	int ret = chunk ? 0 : -ENOMEM;
+	for (uint64_t at = 0; !ret && at < foot->payload_bytes;) {
+		const uint64_t left = foot->payload_bytes - at;
+		const size_t length = left < INFLATED_CHUNK_BYTES ? (size_t)left : INFLATED_CHUNK_BYTES;
+		if (pread(fd, chunk, length, (off_t)at) != (ssize_t)length)
+			ret = -EIO;
+		else
+			checksum = cache_checksum(checksum, chunk, length);
+		at += length;
+	}
+	free(chunk);
+	return ret ? ret : checksum == foot->payload_checksum ? 0 : -EBADMSG;
+}
+
+/* Says in the foot that the file is on the disk. Failing leaves it as it is, or to be made anew. */
+static void mark_safe(const struct cache *cache, const char *name, struct foot *foot)
+{
+	char path[128];
+	snprintf(path, sizeof(path), "layers/%s", name);
+	const int fd = openat(cache->fd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0)
+		return;
+	memset(foot->boot_id, 0, sizeof(foot->boot_id));
+	write_foot(fd, foot);
+	close(fd);
+}
+
+static int open_entry(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], struct foot *foot)
+{
+	char name[DIGEST_HEX_BYTES];
+	digest_hex(digest, name);
+	const int fd = cache_open_file(cache, "layers", name);
+	if (fd < 0)
+		return fd;
+	const int ret = read_foot(fd, digest, foot);
+	if (!ret)
+		return fd;
+	close(fd);
+	return ret;
+}
+
+int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], uint64_t *size_bytes)
+{
+	struct foot foot;
+	const int fd = open_entry(cache, digest, &foot);
+	if (fd < 0)
+		return fd;
+	if (!is_safe(&foot)) {
+		close(fd);
+		return -EAGAIN;
+	}
+	*size_bytes = foot.payload_bytes;
+	return fd;
+}
+
+/* The same, but an entry of an earlier boot is verified and from then on trusted. The entry's lock is held. */
+static int open_verified(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], uint64_t *size_bytes)
+{
+	struct foot foot;
+	const int fd = open_entry(cache, digest, &foot);
+	if (fd < 0)
+		return fd;
+	if (!is_safe(&foot)) {
+		const int ret = verify_payload(fd, &foot);
+		if (ret) {
+			close(fd);
+			return ret;
+		}
+		char name[DIGEST_HEX_BYTES];
+		digest_hex(digest, name);
+		mark_safe(cache, name, &foot);
+	}
+	*size_bytes = foot.payload_bytes;
+	return fd;
+}
+
+/* Inflates to `to` and ends the file. */
+static int write_entry(const struct cache *cache, int from, const struct stat *st, int to, const uint8_t digest[DIGEST_BYTES],
+		       struct error *err)
+{
+	struct foot foot = { 0 };
+	memcpy(foot.magic, foot_magic, sizeof(foot_magic));
+	memcpy(foot.digest, digest, DIGEST_BYTES);
+	int ret = gzip_inflate_file(from, to, cache->path, &foot.payload_bytes, &foot.payload_checksum, err);
+	struct stat now;
+	if (!ret && (fstat(from, &now) || now.st_size != st->st_size || now.st_mtim.tv_sec != st->st_mtim.tv_sec ||
+		     now.st_mtim.tv_nsec != st->st_mtim.tv_nsec))
+		ret = error_set(err, -EBUSY, "was changed while it was read: start again when it is complete");
+	if (ret)
+		return ret;
+	/* Where boots cannot be told apart, zeroes are the truth only after a sync. */
+	if (!boot_id_read(foot.boot_id)) {
+		memset(foot.boot_id, 0, sizeof(foot.boot_id));
+		ret = fsync(to) ? -errno : 0;
+	}
+	if (!ret)
+		ret = write_foot(to, &foot);
+	return ret ? error_set(err, ret, "cannot write to the cache %s: %s", cache->path, strerror(-ret)) : 0;
+}
+
+/* A fifth of the file system for inflated layers. */
+static void trim(const struct cache *cache)
+{
+	struct statvfs fs;
+	if (fstatvfs(cache->fd, &fs) == 0)
+		cache_trim(cache, "layers", (uint64_t)fs.f_blocks * fs.f_frsize / 5);
+}
+
+/* Inflates into the cache; the entry's lock is held. Returns a descriptor of the new file or -errno. */
+static int make_entry(const struct cache *cache, int fd, const struct stat *st, const uint8_t digest[DIGEST_BYTES],
+		      uint64_t *size_bytes, struct error *err)
+{
+	char name[DIGEST_HEX_BYTES];
+	struct cache_file file;
+	digest_hex(digest, name);
+	trim(cache);
+	int ret = cache_create(cache, "layers", name, &file);
+	if (ret)
+		return error_set(err, ret, "cannot create a file in the cache %s: %s", cache->path, strerror(-ret));
+	ret = write_entry(cache, fd, st, file.fd, digest, err);
+	if (ret) {
+		cache_drop(&file);
+		return ret;
+	}
+	const int written = cache_publish(&file);
+	if (written < 0)
+		return error_set(err, written, "cannot name a file in the cache %s: %s", cache->path, strerror(-written));
+	/* What the guest's disk reads from later must not be writable. */
+	close(written);
+	const int inflated = open_verified(cache, digest, size_bytes);
+	return inflated >= 0 ? inflated : error_set(err, inflated, "cannot open layers/%s in the cache %s: %s", name, cache->path,
+						    strerror(-inflated));
+}
+
+int inflated_open(const struct cache *cache, int fd, const struct stat *st, int *inflated, uint64_t *size_bytes,
+		  uint8_t digest[DIGEST_BYTES], struct error *err)
+{
+	bool remembered;
+	const int ret = digest_find(cache, fd, st, digest, &remembered, err);
+	if (ret)
+		return ret;
+	int found = inflated_open_known(cache, digest, size_bytes);
+	if (found < 0) {
+		const int lock = cache_lock(cache, digest_number(digest));
+		if (lock < 0)
+			return error_set(err, lock, "cannot lock the cache %s: %s", cache->path, strerror(-lock));
+		/* Another run may have made it while this one waited. */
+		found = open_verified(cache, digest, size_bytes);
+		if (found < 0)
+			found = make_entry(cache, fd, st, digest, size_bytes, err);
+		close(lock);
+		if (found < 0)
+			return found;
+	}
+	if (!remembered)
+		digest_remember(cache, st, digest);
+	*inflated = found;
+	return 0;
+}

@@ -1,0 +1,80 @@
+/* One layer file: opened, and merged when it is unpacked. See layer_file_internal.h. */
+#include "layers/layer_file_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "layers/builder_internal.h"
+#include "layers/tar_internal.h"
+
+static int open_file(struct layer_file *layer, const char *path, struct error *err)
+{
+	*layer = (struct layer_file){ .path = path };
+	/* Not to wait for a writer when it is a fifo. */
+	layer->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (layer->fd < 0)
+		return error_set(err, -errno, "%s", errno == ENOENT ? "there is no such file" : strerror(errno));
+	if (fstat(layer->fd, &layer->st))
+		return error_set(err, -errno, "%s", strerror(errno));
+	if (S_ISDIR(layer->st.st_mode))
+		return error_set(err, -EISDIR, "is a directory, which is not supported yet: pack it with tar -C DIR -cf FILE .");
+	if (!S_ISREG(layer->st.st_mode))
+		return error_set(err, -EINVAL, "is no regular file, and a layer is read many times: copy it to one");
+	if (layer->st.st_size == 0)
+		return error_set(err, -EINVAL, "is empty");
+	return 0;
+}
+
+int layer_file_open(struct layer_file *layer, const char *path, struct error *err)
+{
+	const int ret = open_file(layer, path, err);
+	return ret ? layer_file_error(layer, ret, err) : 0;
+}
+
+void layer_file_close(struct layer_file *layer)
+{
+	if (layer->fd >= 0)
+		close(layer->fd);
+	layer->fd = -1;
+}
+
+int layer_file_error(const struct layer_file *layer, int code, struct error *err)
+{
+	char quoted[512];
+	return error_prefix(err, code, "layer %s", error_quote(quoted, sizeof(quoted), layer->path, strlen(layer->path)));
+}
+
+static int merge(struct tree_builder *builder, int fd, uint64_t size, uint32_t source, struct error *err)
+{
+	struct tar_reader reader;
+	struct tar_entry entry;
+	int ret;
+	tar_open(&reader, fd, NULL, size);
+	while ((ret = tar_next(&reader, &entry, err)) > 0) {
+		ret = builder_merge(builder, &entry, source, err);
+		if (ret) {
+			char quoted[256];
+			error_prefix(err, ret, "entry %llu '%s'", (unsigned long long)entry.number,
+				     error_quote(quoted, sizeof(quoted), entry.path.bytes, entry.path.length));
+			break;
+		}
+	}
+	tar_close(&reader);
+	return ret;
+}
+
+int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err)
+{
+	uint32_t source;
+	int ret = builder_begin_layer(builder, err);
+	if (!ret && builder_add_source(builder, layer->fd, NULL, layer->tar_bytes, layer->path, &source))
+		ret = error_set(err, -ENOMEM, "out of memory");
+	if (!ret) {
+		const int fd = layer->fd;
+		layer->fd = -1;
+		ret = merge(builder, fd, layer->tar_bytes, source, err);
+	}
+	return ret ? layer_file_error(layer, ret, err) : 0;
+}

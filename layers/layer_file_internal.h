@@ -1,0 +1,38 @@
+/* One layer file on its way into a tree. */
+#ifndef TRVMM_LAYERS_LAYER_FILE_INTERNAL_H
+#define TRVMM_LAYERS_LAYER_FILE_INTERNAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "layers/cache_internal.h"
+#include "layers/layers.h"
+
+struct layer_file {
+	const char *path;      /* borrowed */
+	int fd;                /* owned: the file itself, and after layer_file_unpack() where its tar can be read; -1: given away */
+	struct stat st;        /* of the file itself */
+	uint64_t tar_bytes;    /* after layer_file_unpack() */
+	bool compressed;       /* with gzip */
+	bool inflated;         /* the tar lies in the cache, under `digest` */
+	uint8_t digest[DIGEST_BYTES];
+};
+
+/* Opens the file. This and the functions below return 0, or -errno with a line that begins with "layer PATH: ". */
+int layer_file_open(struct layer_file *layer, const char *path, struct error *err);
+void layer_file_close(struct layer_file *layer);
+
+/* Puts that beginning before a line. Returns `code`. */
+int layer_file_error(const struct layer_file *layer, int code, struct error *err);
+
+/*
+ * Finds out by their first bytes what the files are, and has compressed ones inflated, several at a time. `cache` may be closed (fd -1):
+ * then it is opened, at `cache_dir`, when it is needed. The line in `err` names the layer; when several fail, the lowest.
+ */
+int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const char *cache_dir, struct error *err);
+
+/* Merges the tar into the tree, which takes over the descriptor. */
+int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err);
+
+#endif
