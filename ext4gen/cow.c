@@ -1,8 +1,8 @@
 /*
  * Copy-on-write; see cow.h.
  *
- * Invariants: a COW block's bytes are all in the memory file. A ZERO block is a hole there, so that a write to a part of it needs no copy.
- * What the memory file holds under a BASE block means nothing (a failed write may leave something there).
+ * Invariants: a COW block's bytes are all in the memory file. A ZERO block is a hole there, so that a write to a part of it
+ * needs no copy. What the memory file holds under a BASE block means nothing (a failed write may leave something there).
  */
 #include "ext4gen/cow.h"
 
@@ -41,7 +41,7 @@ struct cow {
 /* Marks a chunk that was discarded as a whole: the guest may discard terabytes, and pays for none. */
 static uint64_t all_zero;
 
-/* ---- states --------------------------------------------------------------------------------------------------------------------- */
+/* ---- states ------------------------------------------------------------------------------------------------------------------ */
 
 static uint64_t repeat_state(enum state state)
 {
@@ -116,7 +116,7 @@ static int set_states(struct cow *cow, uint64_t block, uint64_t count, enum stat
 	return 0;
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------------------------------- */
 
 int cow_create(uint64_t size_bytes, cow_base_readv readv, const void *base, struct cow **cow)
 {
@@ -189,7 +189,7 @@ static uint64_t touched_blocks(uint64_t offset, uint64_t length)
 	return (offset % BLOCK_BYTES + length + BLOCK_BYTES - 1) / BLOCK_BYTES;
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------------------------------------- */
 
 static int read_state(const struct cow *cow, enum state state, uint64_t offset, const struct iovec *iov, unsigned count)
 {
@@ -233,7 +233,7 @@ int cow_readv(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigne
 	return 0;
 }
 
-/* ---- writing -------------------------------------------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 
 /* Makes a BASE block COW with the bytes that it has, for a write to a part of it. Other states need nothing. */
 static int copy_up(struct cow *cow, uint64_t block)
@@ -284,7 +284,8 @@ int cow_zero(struct cow *cow, uint64_t offset, uint64_t length)
 {
 	assert(offset <= cow->size_bytes && length <= cow->size_bytes - offset);
 	const uint64_t end = offset + length;
-	const uint64_t whole = (offset + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES; /* the first whole block, and behind the last */
+	const uint64_t whole =
+	    (offset + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES; /* the first whole block, and behind the last */
 	const uint64_t whole_end = end / BLOCK_BYTES * BLOCK_BYTES;
 	if (whole > whole_end || length == 0)
 		return zero_part(cow, offset, length);
@@ -293,7 +294,8 @@ int cow_zero(struct cow *cow, uint64_t offset, uint64_t length)
 		rc = zero_part(cow, whole_end, end - whole_end);
 	if (rc || whole == whole_end)
 		return rc;
-	if (cow->fd >= 0 && fallocate(cow->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)whole, (off_t)(whole_end - whole)) < 0)
+	if (cow->fd >= 0 &&
+	    fallocate(cow->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)whole, (off_t)(whole_end - whole)) < 0)
 		return -errno;
 	return set_states(cow, whole / BLOCK_BYTES, (whole_end - whole) / BLOCK_BYTES, STATE_ZERO);
 }

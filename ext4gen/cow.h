@@ -7,9 +7,9 @@
  *   COW   reads come from the memory file written by the guest (a partial write first copies the block up)
  *   ZERO  reads are zeroes                discarded or zeroed: what lies below is never seen again
  *
- * Discarding punches a hole, so memory is given back. The states are two bits a block, allocated for ranges of 256 MiB as they are
- * touched, so the size of the disk costs nothing; a range that is discarded as a whole needs no states either. The memory file is made at
- * the first write.
+ * Discarding punches a hole, so memory is given back. The states are two bits a block, allocated for ranges of 256 MiB as they
+ * are touched, so the size of the disk costs nothing; a range that is discarded as a whole needs no states either. The memory
+ * file is made at the first write.
  *
  * Not thread-safe: one thread at a time.
  */
@@ -26,8 +26,8 @@ struct cow;
 typedef int (*cow_base_readv)(const void *base, uint64_t offset, const struct iovec *iov, unsigned count);
 
 /*
- * Creates an untouched disk of `size_bytes`, a multiple of 4096, over `base`, which is borrowed. Returns 0, -EINVAL for such a size, or
- * -ENOMEM.
+ * Creates an untouched disk of `size_bytes`, a multiple of 4096, over `base`, which is borrowed. Returns 0, -EINVAL for such a
+ * size, or -ENOMEM.
  */
 int cow_create(uint64_t size_bytes, cow_base_readv readv, const void *base, struct cow **cow);
 

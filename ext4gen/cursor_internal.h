@@ -1,6 +1,6 @@
 /*
- * A cursor over the caller's vector: how much of it is filled. Moves forward only, so serving a request piece by piece costs no more than
- * its length. Never steps past what the caller asks for; asking for more than the vector holds is our bug.
+ * A cursor over the caller's vector: how much of it is filled. Moves forward only, so serving a request piece by piece costs no
+ * more than its length. Never steps past what the caller asks for; asking for more than the vector holds is our bug.
  */
 #ifndef TRVMM_EXT4GEN_CURSOR_INTERNAL_H
 #define TRVMM_EXT4GEN_CURSOR_INTERNAL_H

@@ -4,8 +4,11 @@
 #include <errno.h>
 #include <string.h>
 
-
-
+/*
+ * Larger directories get an index. Linux reads this many blocks ahead in a linear one (NAMEI_RA_SIZE), so all of it comes in
+ * one request, where an indexed one takes two, one after the other, and the host has to hash and sort it first.
+ */
+#define LINEAR_MAX_BLOCKS 8
 
 uint32_t dir_first_entry(const struct ext4_plan *plan, uint32_t inode)
 {
@@ -75,7 +78,6 @@ uint32_t put_dir_dots(const struct ext4_plan *plan, uint32_t inode, uint32_t dot
 	return used + put_dir_entry(plan, block + used, &dotdot, dotdot_rec_len);
 }
 
-/* Lengthens the entry that begins at `last` so that it ends with the block. */
 void finish_dir_block(uint8_t *block, uint32_t last)
 {
 	const le16 rec_len = le16_make((uint16_t)(EXT4_BLOCK_BYTES - last));
@@ -87,28 +89,26 @@ int dir_count_blocks(struct ext4_plan *plan, uint32_t inode, uint32_t bytes, uin
 	*blocks = 1;
 	if (bytes <= EXT4_BLOCK_BYTES - DIR_DOTS_BYTES)
 		return 0;
-	uint32_t walked = 0, used = DIR_DOTS_BYTES;
-	for (uint32_t e = dir_first_entry(plan, inode); e != TREE_NONE; e = dir_next_entry(plan, inode, e)) {
-		if (e > plan->tree->entry_count || walked >= bytes)
-			return error_set(err, -EINVAL, "file system: the tree is damaged: the names of directory %u", inode);
-		const uint32_t length = dir_entry_bytes(dir_name_of(plan, e).length);
-		walked += length;
+	const struct tree *tree = plan->tree;
+	const uint32_t ours = inode == 0 && plan->add_lost_found ? dir_entry_bytes(LOST_FOUND_NAME_BYTES) : 0;
+	uint32_t walked = 0, used = DIR_DOTS_BYTES, entries = ours != 0, longest = ours;
+	uint32_t e = tree->inodes[inode].first_child;
+	for (; e < tree->entry_count && walked < bytes; e = tree->entries[e].next_sibling) {
+		const uint32_t length = dir_entry_bytes(tree->entries[e].name_bytes);
+		if (length > longest)
+			longest = length;
 		if (used + length > EXT4_BLOCK_BYTES) {
 			++*blocks;
 			used = 0;
 		}
 		used += length;
+		walked += length;
+		entries++;
 	}
-	if (walked != bytes)
+	if (walked + ours != bytes || e != TREE_NONE)
 		return error_set(err, -EINVAL, "file system: the tree is damaged: the names of directory %u", inode);
-	return 0;
-}
-
-bool dir_is_indexed(const struct ext4_plan *plan, uint32_t inode)
-{
-	(void)plan;
-	(void)inode;
-	return false;
+	*blocks += used + ours > EXT4_BLOCK_BYTES;
+	return *blocks <= LINEAR_MAX_BLOCKS ? 0 : htrees_add(plan->htrees, inode, entries, bytes, longest, blocks);
 }
 
 /*
@@ -118,6 +118,8 @@ bool dir_is_indexed(const struct ext4_plan *plan, uint32_t inode)
 void fill_dir_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block)
 {
 	memset(block, 0, EXT4_BLOCK_BYTES);
+	if (fill_htree_block(plan, inode, index, block))
+		return;
 	uint32_t used = DIR_DOTS_BYTES, last = dir_entry_bytes(1), at_block = 0;
 	if (index == 0)
 		put_dir_dots(plan, inode, dir_entry_bytes(2), block);

@@ -1,9 +1,9 @@
 /*
  * ext4 as it lies on disk: every structure that the generator writes, declared once.
  *
- * All integers are little-endian and of the le types, so the structures have alignment 1 and are laid over a block buffer as they are.
- * Only what is written or tested is named; the rest is reserved space of the right size. Field names are the specification's.
- * Specification: the Linux kernel's documentation, filesystems/ext4.
+ * All integers are little-endian and of the le types, so the structures have alignment 1 and are laid over a block buffer as
+ * they are. Only what is written or tested is named; the rest is reserved space of the right size. Field names are the
+ * specification's. Specification: the Linux kernel's documentation, filesystems/ext4.
  */
 #ifndef TRVMM_EXT4GEN_EXT4_DISK_H
 #define TRVMM_EXT4GEN_EXT4_DISK_H
@@ -27,7 +27,7 @@ enum {
 	EXT4_FAST_SYMLINK_MAX = 59, /* longer targets do not fit in i_block */
 };
 
-/* ---- superblock: 1024 bytes at byte 1024 of the disk --------------------------------------------------------------------------- */
+/* ---- superblock: 1024 bytes at byte 1024 of the disk ------------------------------------------------------------------------- */
 
 #define EXT4_SUPER_OFFSET 1024u
 #define EXT4_SUPER_MAGIC 0xEF53u
@@ -137,7 +137,7 @@ static_assert(offsetof(struct ext4_super_block, s_blocks_count_hi) == 0x150, "s_
 static_assert(offsetof(struct ext4_super_block, s_log_groups_per_flex) == 0x174, "s_log_groups_per_flex");
 static_assert(offsetof(struct ext4_super_block, s_overhead_clusters) == 0x248, "s_overhead_clusters");
 
-/* ---- block group descriptor: 32 bytes without the 64bit feature ---------------------------------------------------------------- */
+/* ---- block group descriptor: 32 bytes without the 64bit feature -------------------------------------------------------------- */
 
 enum {
 	EXT4_BG_INODE_UNINIT = 0x1,
@@ -164,7 +164,7 @@ static_assert(offsetof(struct ext4_group_desc, bg_checksum) == 0x1E, "bg_checksu
 
 #define EXT4_DESCS_PER_BLOCK ((1u << EXT4_LOG_BLOCK_BYTES) / sizeof(struct ext4_group_desc))
 
-/* ---- extents -------------------------------------------------------------------------------------------------------------------- */
+/* ---- extents ----------------------------------------------------------------------------------------------------------------- */
 /*
  *   | header | entry 0 | entry 1 | ...      depth 0: entries are extents; depth > 0: entries point to blocks of depth - 1
  */
@@ -202,7 +202,7 @@ static_assert(sizeof(struct ext4_extent) == 12, "extent size");
 static_assert(sizeof(struct ext4_extent_idx) == 12, "extent index size");
 static_assert(EXT4_EXTENTS_PER_BLOCK == 340, "extents in a block");
 
-/* ---- inode ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- inode ------------------------------------------------------------------------------------------------------------------- */
 
 enum {
 	EXT4_INDEX_FL = 0x1000,
@@ -252,7 +252,7 @@ static_assert(offsetof(struct ext4_inode, i_file_acl_lo) == 0x68, "i_file_acl_lo
 static_assert(offsetof(struct ext4_inode, i_extra_isize) == 0x80, "i_extra_isize");
 static_assert(offsetof(struct ext4_inode, i_xattr) == 0x80 + EXT4_EXTRA_ISIZE, "i_xattr");
 
-/* ---- directory entry ------------------------------------------------------------------------------------------------------------ */
+/* ---- directory entry --------------------------------------------------------------------------------------------------------- */
 
 enum {
 	EXT4_FT_UNKNOWN = 0,
@@ -274,12 +274,14 @@ struct ext4_dir_entry {
 };
 static_assert(sizeof(struct ext4_dir_entry) == 8, "directory entry size");
 
-/* ---- hashed directory ("htree") ------------------------------------------------------------------------------------------------- */
+/* ---- hashed directory ("htree") ---------------------------------------------------------------------------------------------- */
 /*
- * Block 0 looks like a linear block with "." and ".." (the latter's rec_len hides the index), further index blocks like one unused entry.
- * Both are followed by entries {hash, logical block}, ascending; in the first the hash, which is 0, gives place to limit and count.
+ * Block 0 looks like a linear block with "." and ".." (the latter's rec_len hides the index), further index blocks like one
+ * unused entry. Both are followed by entries {hash, logical block}, ascending; in the first the hash, which is 0, gives place
+ * to limit and count.
  *
- *   root: | . (12) | .. (4084) | info (8) | limit count, block | hash, block | ...      node: | unused (8) | limit count, block | ...
+ *   root: | . (12) | .. (4084) | info (8) | limit count, block | hash, block | ...
+ *   node: | unused entry (8)              | limit count, block | hash, block | ...
  */
 struct ext4_dx_root_info {
 	le32 reserved_zero;
@@ -308,11 +310,12 @@ enum {
 	EXT4_DX_NODE_LIMIT = ((1 << EXT4_LOG_BLOCK_BYTES) - EXT4_DX_NODE_ENTRIES_OFFSET) / 8,
 };
 
-/* ---- extended attributes -------------------------------------------------------------------------------------------------------- */
+/* ---- extended attributes ----------------------------------------------------------------------------------------------------- */
 /*
  *   | header | entry | entry | ... | 4 zero bytes |   ->  free  <-   | value | value |
  *
- * In an inode the header is the magic alone, and e_value_offs counts from the first entry; in a block it counts from the block's start.
+ * In an inode the header is the magic alone, and e_value_offs counts from the first entry; in a block it counts from the
+ * block's start.
  */
 #define EXT4_XATTR_MAGIC 0xEA020000u
 

@@ -10,11 +10,12 @@
  *   | superblock | descriptors | block bitmaps | inode bitmaps | inode tables | directory, extent, xattr blocks | contents | free |
  *   '------------------------- metadata first: lookup is arithmetic --------------------------------------------'
  *
- * Features: filetype, extents, flex_bg, sparse_super2 without backups, uninit_bg (gdt_csum) with BLOCK_UNINIT and INODE_ZEROED so that a
- * mount reads few bitmaps and lazy initialisation never writes, extra_isize, dir_nlink, large_file, huge_file, dir_index. No journal
- * on disks that die with the VM. Specification: the Linux kernel's documentation, filesystems/ext4.
+ * Features: filetype, extents, flex_bg, sparse_super2 without backups, uninit_bg (gdt_csum) with BLOCK_UNINIT and INODE_ZEROED
+ * so that a mount reads few bitmaps and lazy initialisation never writes, extra_isize, dir_nlink, large_file, huge_file,
+ * dir_index. No journal on disks that die with the VM. Specification: the Linux kernel's documentation, filesystems/ext4.
  *
- * Thread-safe for reading: a plan does not change after it was built.
+ * Any number of threads may read from one plan at once. The only thing that changes after it was built is the order of names in
+ * large directories, which are sorted when they are first read, under a lock of the plan's own.
  */
 #ifndef TRVMM_EXT4GEN_EXT4GEN_H
 #define TRVMM_EXT4GEN_EXT4GEN_H
@@ -29,20 +30,34 @@
 #define EXT4_BLOCK_BYTES 4096u
 
 struct ext4_options {
-	uint64_t size_bytes;   /* of the disk; 0: contents plus generous free space. Rounded down to whole blocks */
-	uint64_t inode_count;  /* inodes in all; 0: those of the tree plus one for each 16 KiB of free space, within reason */
+	uint64_t size_bytes;   /* of the disk; 0: contents and as much again free, at least 8 GiB. Rounded down to whole blocks, and
+				  less a last group that would be too small for its own tables when every block counts */
+	uint64_t inode_count;  /* at least so many, and those of the tree; 0: one for each 16 KiB of free space, within reason */
 	uint8_t uuid[16];      /* all zero: derived from the tree */
-	uint8_t hash_seed[16]; /* of directory hashes, likewise */
+	uint8_t hash_seed[16]; /* of directory hashes; all zero is a seed, too */
 	char label[16];        /* volume name, zero-padded */
 };
 
 struct ext4_plan;
 
 /*
- * Plans the file system of `tree`, which is borrowed until the plan is destroyed. Returns 0, or -errno with one line in `err`: -ENOSPC when
- * options->size_bytes cannot hold it (the line tells the least that can), -EFBIG when a file is too large for ext4, -ENOMEM.
+ * Plans the file system of `tree`, which is borrowed until the plan is destroyed. Takes time in proportion to the tree, and
+ * about 20 bytes for each of its entries; the size of the disk costs nothing. Returns 0, or -errno with one line in `err`:
+ *
+ *   -ENOSPC        options->size_bytes cannot hold it; the line tells the least that can
+ *   -EFBIG         a file, a directory (512 MiB of names) or the whole is too large for ext4
+ *   -EMLINK        more than 65000 hard links to one file
+ *   -ENAMETOOLONG  a symbolic link with a target of more than 4095 bytes
+ *   -E2BIG         extended attributes of one inode that do not fit in 4 KiB
+ *   -EINVAL        an invalid POSIX ACL; a damaged tree; options that no ext4 can have
+ *   -ENOMEM
+ *
+ * Extended attributes in namespaces that Linux does not let anybody set on ext4 are left out. Times are cut to 1901..2310. When
+ * the tree has no /lost+found, an empty one is added.
  */
 int ext4_plan_build(const struct tree *tree, const struct ext4_options *options, struct ext4_plan **plan, struct error *err);
+
+/* Frees the plan; the tree stays. NULL is allowed. */
 void ext4_plan_destroy(struct ext4_plan *plan);
 
 /* The size of the disk, a multiple of EXT4_BLOCK_BYTES. */
@@ -55,8 +70,9 @@ uint64_t ext4_plan_size_bytes(const struct ext4_plan *plan);
 int ext4_plan_readv(const struct ext4_plan *plan, uint64_t offset, const struct iovec *iov, unsigned count);
 
 /*
- * Finds what is not free space: the first range at or behind byte `offset` that may hold anything but zeroes, as bytes [*begin, *end), whole
- * blocks but for a start inside one. Returns false when there is none. For exports: sparse images of disks of any size.
+ * Finds what is not free space: the first range at or behind byte `offset` that may hold anything but zeroes, as bytes [*begin,
+ * *end), whole blocks but for a start inside one. Returns false when there is none. For exports: sparse images of disks of any
+ * size. The last range is the contents of files.
  */
 bool ext4_plan_next_data(const struct ext4_plan *plan, uint64_t offset, uint64_t *begin, uint64_t *end);
 

@@ -1,9 +1,9 @@
 /*
  * Extent trees: from the blocks of a file to the blocks of the disk.
  *
- * Up to four extents lie in the inode. Beyond, they fill leaf blocks, all but the last to the brim; leaf blocks are listed in index blocks
- * level by level until four entries or fewer remain, which lie in the inode. The blocks of a file's tree are numbered leaves first, then
- * one level after the other, so that every block follows from its number:
+ * Up to four extents lie in the inode. Beyond, they fill leaf blocks, all but the last to the brim; leaf blocks are listed in
+ * index blocks level by level until four entries or fewer remain, which lie in the inode. The blocks of a file's tree are
+ * numbered leaves first, then one level after the other, so that every block follows from its number:
  *
  *   leaves 0 .. L0-1 | level 1: L0 .. L0+L1-1 | level 2 ... | the root is in the inode
  */
@@ -76,33 +76,33 @@ static struct extent_entry extent_at(const struct extent_list *list, uint32_t i)
 
 static void put_header(uint8_t *node, uint32_t entries, uint32_t max, unsigned depth)
 {
-	const struct ext4_extent_header header = {
-		.eh_magic = le16_make(EXT4_EXTENT_MAGIC),
-		.eh_entries = le16_make((uint16_t)entries),
-		.eh_max = le16_make((uint16_t)max),
-		.eh_depth = le16_make((uint16_t)depth),
-	};
-	memcpy(node, &header, sizeof(header));
+	struct ext4_extent_header *header = (struct ext4_extent_header *)node;
+	header->eh_magic = le16_make(EXT4_EXTENT_MAGIC);
+	header->eh_entries = le16_make((uint16_t)entries);
+	header->eh_max = le16_make((uint16_t)max);
+	header->eh_depth = le16_make((uint16_t)depth);
+}
+
+static void put_extent(uint8_t *node, uint32_t i, struct extent_entry entry)
+{
+	struct ext4_extent *extent = (struct ext4_extent *)node + 1 + i;
+	extent->ee_block = le32_make(entry.logical);
+	extent->ee_len = le16_make((uint16_t)entry.length);
+	extent->ee_start_lo = le32_make(entry.physical);
 }
 
 static void put_extents(const struct extent_list *list, uint32_t first, uint32_t count, uint8_t *node)
 {
-	for (uint32_t i = 0; i < count; i++) {
-		const struct extent_entry entry = extent_at(list, first + i);
-		const struct ext4_extent extent = {
-			.ee_block = le32_make(entry.logical),
-			.ee_len = le16_make((uint16_t)entry.length),
-			.ee_start_lo = le32_make(entry.physical),
-		};
-		memcpy(node + (1 + i) * sizeof(extent), &extent, sizeof(extent));
-	}
+	for (uint32_t i = 0; i < count; i++)
+		put_extent(node, i, extent_at(list, first + i));
 }
 
 /*
- * Writes `count` index entries for the blocks first, first + 1, ... of the level below, which begins at block `level_start` of the tree.
- * `span` is the number of extents that a block of the level below covers.
+ * Writes `count` index entries for the blocks first, first + 1, ... of the level below, which begins at block `level_start` of
+ * the tree. `span` is the number of extents that a block of the level below covers.
  */
-static void put_index(const struct extent_list *list, uint32_t first, uint32_t count, uint32_t level_start, uint64_t span, uint8_t *node)
+static void put_index(const struct extent_list *list, uint32_t first, uint32_t count, uint32_t level_start, uint64_t span,
+		      uint8_t *node)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		const uint64_t first_extent = (first + i) * span;
@@ -111,6 +111,19 @@ static void put_index(const struct extent_list *list, uint32_t first, uint32_t c
 			.ei_leaf_lo = le32_make(list->tree + level_start + first + i),
 		};
 		memcpy(node + (1 + i) * sizeof(idx), &idx, sizeof(idx));
+	}
+}
+
+void fill_runs_root(const struct ext4_plan *plan, const struct plan_run *runs, uint32_t count, uint8_t *i_block)
+{
+	put_header(i_block, count, EXT4_EXTENTS_IN_INODE, 0);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct extent_entry entry = {
+			.logical = runs[i].logical,
+			.length = runs[i + 1].block - runs[i].block,
+			.physical = plan->layout.contents + runs[i].block,
+		};
+		put_extent(i_block, i, entry);
 	}
 }
 

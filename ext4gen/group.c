@@ -28,8 +28,9 @@ void fill_super_block(const struct ext4_plan *plan, uint8_t *block)
 		.s_inode_size = le16_make(EXT4_INODE_BYTES),
 		.s_feature_compat = le32_make(EXT4_COMPAT_EXT_ATTR | EXT4_COMPAT_DIR_INDEX | EXT4_COMPAT_SPARSE_SUPER2),
 		.s_feature_incompat = le32_make(EXT4_INCOMPAT_FILETYPE | EXT4_INCOMPAT_EXTENTS | EXT4_INCOMPAT_FLEX_BG),
-		.s_feature_ro_compat = le32_make(EXT4_RO_COMPAT_SPARSE_SUPER | EXT4_RO_COMPAT_LARGE_FILE | EXT4_RO_COMPAT_HUGE_FILE |
-						 EXT4_RO_COMPAT_GDT_CSUM | EXT4_RO_COMPAT_DIR_NLINK | EXT4_RO_COMPAT_EXTRA_ISIZE),
+		.s_feature_ro_compat =
+		    le32_make(EXT4_RO_COMPAT_SPARSE_SUPER | EXT4_RO_COMPAT_LARGE_FILE | EXT4_RO_COMPAT_HUGE_FILE |
+			      EXT4_RO_COMPAT_GDT_CSUM | EXT4_RO_COMPAT_DIR_NLINK | EXT4_RO_COMPAT_EXTRA_ISIZE),
 		.s_def_hash_version = EXT4_HASH_HALF_MD4,
 		.s_default_mount_opts = le32_make(EXT4_DEFM_XATTR_USER | EXT4_DEFM_ACL),
 		.s_min_extra_isize = le16_make(EXT4_EXTRA_ISIZE),
@@ -47,28 +48,38 @@ void fill_super_block(const struct ext4_plan *plan, uint8_t *block)
 }
 
 /*
- * Directories among the inodes of a group. Every directory has an object, so only those are looked at. Our own lost+found is the last
- * object, but its number is one of the first.
+ * Directories among the inodes of a group. Every directory has an object, so only those are looked at. Our own lost+found is
+ * the last object, but its number is one of the first.
  */
 static uint32_t count_directories(const struct ext4_plan *plan, uint32_t group, uint32_t used_inodes)
 {
-	const uint32_t first = group * plan->layout.inodes_per_group + 1;
+	if (used_inodes == 0)
+		return 0;
+	/* The group's range of numbers as indices of the tree. The root is the only one that does not lie this far from its number. */
+	const uint32_t distance = plan_inode_number(plan, 1) - 1;
+	const uint32_t first = group == 0 ? 0 : group * plan->layout.inodes_per_group + 1 - distance;
+	const uint32_t behind = group * plan->layout.inodes_per_group + 1 + used_inodes - distance;
 	const uint32_t tree_objects = plan->object_count - plan->add_lost_found;
 	uint32_t begin = 0, end = tree_objects, count = group == 0 && plan->add_lost_found;
 	while (begin < end) {
 		const uint32_t middle = begin + (end - begin) / 2;
-		if (plan_inode_number(plan, plan->objects[middle].inode) < first)
+		if (plan->objects[middle].inode < first)
 			begin = middle + 1;
 		else
 			end = middle;
 	}
-	for (uint32_t i = begin; i < tree_objects; i++) {
-		const uint32_t inode = plan->objects[i].inode;
-		if (plan_inode_number(plan, inode) - first >= used_inodes)
-			break;
-		count += S_ISDIR(plan->tree->inodes[inode].mode);
-	}
+	for (; begin < tree_objects && plan->objects[begin].inode < behind; begin++)
+		count += S_ISDIR(plan->tree->inodes[plan->objects[begin].inode].mode);
 	return count;
+}
+
+/*
+ * Whether a group's block bitmap is left to the reader to make up. Linux reads the others at mount. e2fsck wants the last
+ * group's to be there, used or not.
+ */
+static bool block_bitmap_is_uninit(const struct ext4_plan *plan, uint32_t group, const struct group_usage *usage)
+{
+	return usage->used_blocks == 0 && group + 1 < plan->layout.group_count;
 }
 
 void fill_descriptors(const struct ext4_plan *plan, uint32_t index, uint8_t *block)
@@ -79,9 +90,9 @@ void fill_descriptors(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 	memset(block, 0, EXT4_BLOCK_BYTES);
 	for (uint32_t group = first; group < l->group_count && group < first + EXT4_DESCS_PER_BLOCK; group++) {
 		const struct group_usage usage = plan_group_usage(plan, group);
-		/* Without UNINIT Linux reads the bitmap at mount; without INODE_ZEROED it writes all inode tables in the background. */
+		/* Without INODE_ZEROED Linux writes all inode tables in the background. */
 		const unsigned flags = EXT4_BG_INODE_ZEROED | (usage.used_inodes ? 0 : EXT4_BG_INODE_UNINIT) |
-				       (usage.used_blocks ? 0 : EXT4_BG_BLOCK_UNINIT);
+				       (block_bitmap_is_uninit(plan, group, &usage) ? EXT4_BG_BLOCK_UNINIT : 0);
 		struct ext4_group_desc desc = {
 			.bg_block_bitmap = le32_make(l->block_bitmaps + group),
 			.bg_inode_bitmap = le32_make(l->inode_bitmaps + group),
@@ -117,7 +128,7 @@ void fill_block_bitmap(const struct ext4_plan *plan, uint32_t group, uint8_t *bl
 {
 	const struct group_usage usage = plan_group_usage(plan, group);
 	memset(block, 0, EXT4_BLOCK_BYTES);
-	if (usage.used_blocks == 0)
+	if (block_bitmap_is_uninit(plan, group, &usage))
 		return;
 	set_bits(block, 0, usage.used_blocks);
 	set_bits(block, usage.blocks, EXT4_BLOCKS_PER_GROUP);

@@ -12,7 +12,8 @@
 #define LOST_FOUND_MODE (S_IFDIR | 0700)
 
 /*
- * Number 1 and 3 to 10 are reserved and unused, 2 is the root, 11 our lost+found if there is one; the tree's inodes follow without gap.
+ * Number 1 and 3 to 10 are reserved and unused, 2 is the root, 11 our lost+found if there is one; the tree's inodes follow
+ * without gap.
  */
 uint32_t plan_inode_number(const struct ext4_plan *plan, uint32_t inode)
 {
@@ -71,12 +72,6 @@ static void put_device(struct ext4_inode *disk, uint32_t rdev)
 	memcpy(disk->i_block, words, sizeof(words));
 }
 
-static uint32_t blocks_of_runs(const struct ext4_plan *plan, uint32_t inode)
-{
-	const struct plan_run *first = &plan->runs[plan->inodes[inode].first_run];
-	return first[plan->inodes[inode].run_count].block - first->block;
-}
-
 static void put_extents_root(const struct ext4_plan *plan, uint32_t inode, struct ext4_inode *disk)
 {
 	disk->i_flags = le32_make(le32_get(disk->i_flags) | EXT4_EXTENTS_FL);
@@ -105,41 +100,62 @@ static void put_directory(const struct ext4_plan *plan, uint32_t inode, uint32_t
 	put_extents_root(plan, inode, disk);
 }
 
-/* Fills what depends on the type and returns the number of the inode's blocks. */
-static uint64_t put_contents(const struct ext4_plan *plan, uint32_t inode, bool attribute_block, struct ext4_inode *disk)
+static void put_symlink(const struct ext4_plan *plan, uint32_t inode, struct ext4_inode *disk)
 {
 	const struct tree_inode *from = &plan->tree->inodes[inode];
-	uint32_t own_blocks = 0, object_blocks = 0;
-	if (S_ISDIR(from->mode) || attribute_block || (S_ISREG(from->mode) && plan->inodes[inode].run_count > EXT4_EXTENTS_IN_INODE) ||
-	    (S_ISLNK(from->mode) && from->size_bytes > EXT4_FAST_SYMLINK_MAX)) {
+	put_size(disk, from->size_bytes);
+	if (from->size_bytes > EXT4_FAST_SYMLINK_MAX)
+		put_extents_root(plan, inode, disk);
+	else
+		memcpy(disk->i_block, plan->tree->strings + from->target, from->size_bytes);
+}
+
+static void put_file(const struct ext4_plan *plan, uint32_t inode, uint32_t object_blocks, struct ext4_inode *disk)
+{
+	const struct plan_inode slot = plan->inodes[inode];
+	const struct plan_run *runs = &plan->runs[slot.first_run];
+	put_size(disk, plan->tree->inodes[inode].size_bytes);
+	put_block_count(disk, (uint64_t)object_blocks + runs[slot.run_count].block - runs[0].block);
+	disk->i_flags = le32_make(EXT4_EXTENTS_FL);
+	if (slot.run_count <= EXT4_EXTENTS_IN_INODE)
+		fill_runs_root(plan, runs, slot.run_count, disk->i_block);
+	else
+		fill_extent_root(plan, inode, disk->i_block);
+}
+
+/* Whether the inode has blocks of its own: the types and sizes for which build.c made an object. */
+static bool has_object(const struct ext4_plan *plan, uint32_t inode, bool attribute_block)
+{
+	const struct tree_inode *from = &plan->tree->inodes[inode];
+	if (attribute_block)
+		return true;
+	if (S_ISREG(from->mode))
+		return plan->inodes[inode].run_count > EXT4_EXTENTS_IN_INODE;
+	return S_ISDIR(from->mode) || (S_ISLNK(from->mode) && from->size_bytes > EXT4_FAST_SYMLINK_MAX);
+}
+
+/* What depends on the type: size, blocks, i_block. */
+static void put_contents(const struct ext4_plan *plan, uint32_t inode, bool attribute_block, struct ext4_inode *disk)
+{
+	const struct tree_inode *from = &plan->tree->inodes[inode];
+	uint32_t object_blocks = 0;
+	if (has_object(plan, inode, attribute_block)) {
 		const uint32_t object = plan_find_object_of_inode(plan, inode);
 		object_blocks = plan_object_length(plan, object);
-		own_blocks = object_blocks - attribute_block;
 		if (attribute_block)
-			disk->i_file_acl_lo = le32_make(plan->layout.objects + plan->objects[object].block + own_blocks);
+			disk->i_file_acl_lo = le32_make(plan->layout.objects + plan->objects[object].block + object_blocks - 1);
 	}
-	switch (from->mode & S_IFMT) {
-	case S_IFDIR:
-		put_directory(plan, inode, own_blocks, disk);
-		return object_blocks;
-	case S_IFREG:
-		put_size(disk, from->size_bytes);
-		put_extents_root(plan, inode, disk);
-		return (uint64_t)object_blocks + blocks_of_runs(plan, inode);
-	case S_IFLNK:
-		put_size(disk, from->size_bytes);
-		if (from->size_bytes > EXT4_FAST_SYMLINK_MAX)
-			put_extents_root(plan, inode, disk);
-		else
-			memcpy(disk->i_block, plan->tree->strings + from->target, from->size_bytes);
-		return object_blocks;
-	case S_IFCHR:
-	case S_IFBLK:
+	if (S_ISREG(from->mode)) {
+		put_file(plan, inode, object_blocks, disk);
+		return;
+	}
+	put_block_count(disk, object_blocks);
+	if (S_ISDIR(from->mode))
+		put_directory(plan, inode, object_blocks - attribute_block, disk);
+	else if (S_ISLNK(from->mode))
+		put_symlink(plan, inode, disk);
+	else if (S_ISCHR(from->mode) || S_ISBLK(from->mode))
 		put_device(disk, from->rdev);
-		return object_blocks;
-	default:
-		return object_blocks;
-	}
 }
 
 static void fill_inode(const struct ext4_plan *plan, uint32_t inode, struct ext4_inode *disk)
@@ -157,7 +173,7 @@ static void fill_inode(const struct ext4_plan *plan, uint32_t inode, struct ext4
 	disk->i_links_count = le16_make((uint16_t)links);
 	put_times(disk, from->mtime_s, from->mtime_ns);
 	const bool attribute_block = from->xattr_count && xattr_needs_block(plan, inode);
-	put_block_count(disk, put_contents(plan, inode, attribute_block, disk));
+	put_contents(plan, inode, attribute_block, disk);
 	if (from->xattr_count)
 		fill_xattr_inode(plan, inode, disk->i_xattr);
 }
@@ -180,11 +196,11 @@ void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 		const uint32_t inode = inode_of_number(plan, number);
 		if (inode == TREE_NONE)
 			continue;
-		struct ext4_inode disk = { .i_extra_isize = le16_make(EXT4_EXTRA_ISIZE) };
+		struct ext4_inode *disk = (struct ext4_inode *)block + i;
+		disk->i_extra_isize = le16_make(EXT4_EXTRA_ISIZE);
 		if (inode == lost_found_inode(plan))
-			fill_lost_found(plan, &disk);
+			fill_lost_found(plan, disk);
 		else
-			fill_inode(plan, inode, &disk);
-		memcpy(block + i * sizeof(disk), &disk, sizeof(disk));
+			fill_inode(plan, inode, disk);
 	}
 }

@@ -1,15 +1,17 @@
 /*
  * The plan, as the files of this folder share it. Nobody else includes this.
  *
- * A plan is four flat arrays beside the tree, all in order of the tree's inodes:
+ * A plan is flat arrays beside the tree, all in order of the tree's inodes:
  *
  *   inodes[k]    8 bytes for each inode: where its blocks are described
  *   runs[]       file contents: block runs of the contents region; a run is exactly one extent on disk
- *   objects[]    an inode's own metadata blocks (directory, extent tree, long symlink target, attributes): one entry an inode that has any
- *   htrees[]     directories with a hash index
+ *   objects[]    an inode's own metadata blocks (directory, extent tree, long symlink target, attributes): one entry for each inode
+ *                that has any
+ *   htrees       directories with a hash index (htree.c)
  *
- * Blocks in runs and objects count from the start of their region, so the size of the disk does not touch them. Both arrays ascend by
- * block as well as by inode and end in a sentinel: what is looked up is found by binary search, and a length is a difference.
+ * Blocks in runs and objects count from the start of their region, so the size of the disk does not touch them. Both arrays
+ * ascend by block as well as by inode and end in a sentinel: what is looked up is found by binary search, and a length is a
+ * difference.
  */
 #ifndef TRVMM_EXT4GEN_PLAN_INTERNAL_H
 #define TRVMM_EXT4GEN_PLAN_INTERNAL_H
@@ -67,6 +69,7 @@ struct ext4_plan {
 	struct plan_inode *inodes;  /* owned; tree->inode_count */
 	struct plan_run *runs;      /* owned; run_count and a sentinel */
 	struct plan_object *objects;/* owned; object_count and a sentinel */
+	struct htrees *htrees;      /* owned; directories with an index */
 	uint32_t run_count, object_count;
 	uint32_t object_blocks, content_blocks; /* in all */
 	uint32_t used_inodes;       /* numbers 1 to this are in use, without gap */
@@ -77,7 +80,7 @@ struct ext4_plan {
 	char label[16];
 };
 
-/* ---- plan.c --------------------------------------------------------------------------------------------------------------------- */
+/* ---- plan.c ------------------------------------------------------------------------------------------------------------------ */
 
 /* The index that stands for our own lost+found among the tree's inodes, and among its entries. */
 static inline uint32_t lost_found_inode(const struct ext4_plan *plan)
@@ -90,7 +93,10 @@ static inline uint32_t lost_found_entry(const struct ext4_plan *plan)
 	return plan->tree->entry_count;
 }
 
-/* Writes the path of the first entry that names `inode`, quoted for printing, to `out`; for error messages only (slow). Returns `out`. */
+/*
+ * Writes the path of the first entry that names `inode`, quoted for printing, to `out`; for error messages only (slow). Returns
+ * `out`.
+ */
 char *plan_inode_path(const struct tree *tree, uint32_t inode, char *out, size_t out_size);
 
 /* The last object that starts at or before `block` (of the objects region). */
@@ -115,7 +121,15 @@ static inline uint32_t plan_run_length(const struct ext4_plan *plan, uint32_t ru
 	return plan->runs[run + 1].block - plan->runs[run].block;
 }
 
-/* ---- layout.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- build.c ----------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Fills the plan from plan->tree: everything but the layout and the identity. Returns 0, -ENOMEM (err not set), or another
+ * error (err).
+ */
+int plan_fill(struct ext4_plan *plan, struct error *err);
+
+/* ---- layout.c ---------------------------------------------------------------------------------------------------------------- */
 
 /* Chooses the size of the disk and places the regions. Returns 0, -ENOSPC, -EINVAL or -EFBIG (err). */
 int plan_layout_choose(struct ext4_plan *plan, const struct ext4_options *options, struct error *err);
@@ -126,7 +140,7 @@ struct group_usage {
 };
 struct group_usage plan_group_usage(const struct ext4_plan *plan, uint32_t group);
 
-/* ---- group.c: what describes the disk and its groups ---------------------------------------------------------------------------- */
+/* ---- group.c: what describes the disk and its groups ------------------------------------------------------------------------- */
 
 /* Each fills one block of EXT4_BLOCK_BYTES; `index` counts blocks from the start of the region. */
 void fill_super_block(const struct ext4_plan *plan, uint8_t *block);
@@ -134,23 +148,28 @@ void fill_descriptors(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 void fill_block_bitmap(const struct ext4_plan *plan, uint32_t group, uint8_t *block);
 void fill_inode_bitmap(const struct ext4_plan *plan, uint32_t group, uint8_t *block);
 
-/* ---- inode.c -------------------------------------------------------------------------------------------------------------------- */
+/* ---- inode.c ----------------------------------------------------------------------------------------------------------------- */
 
 void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *block);
 
 /* The number on disk of a tree inode or of lost_found_inode(). */
 uint32_t plan_inode_number(const struct ext4_plan *plan, uint32_t inode);
 
-/* ---- extent.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- extent.c ---------------------------------------------------------------------------------------------------------------- */
 
 /* Blocks that the extent tree of a file with `count` extents takes outside the inode. */
 uint64_t extent_tree_blocks(uint64_t count);
 
-/* The root in the inode's i_block (60 bytes), and block `index` of the tree outside. `inode` is a regular file, directory or symlink. */
+/*
+ * The root in the inode's i_block (60 bytes, zeroed before), and block `index` of the tree outside. `inode` is a regular file,
+ * directory or symlink. fill_runs_root() does the same for a file whose runs are known and all fit in the inode: that is most
+ * of all inodes.
+ */
 void fill_extent_root(const struct ext4_plan *plan, uint32_t inode, uint8_t *i_block);
+void fill_runs_root(const struct ext4_plan *plan, const struct plan_run *runs, uint32_t count, uint8_t *i_block);
 void fill_extent_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block);
 
-/* ---- dir.c ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- dir.c ------------------------------------------------------------------------------------------------------------------- */
 
 /* Bytes of the entry of a name: rounded up to 4. */
 static inline uint32_t dir_entry_bytes(uint32_t name_bytes)
@@ -165,8 +184,8 @@ static inline uint32_t dir_entry_bytes(uint32_t name_bytes)
 #define DIR_DOTS_BYTES 24u
 
 /*
- * Counts the blocks of directory `inode`, whose entries take `bytes` in all without "." and "..". Returns 0, or -EINVAL when the tree is
- * damaged, -EFBIG when the directory is larger than ext4 allows (err).
+ * Counts the blocks of directory `inode`, whose entries take `bytes` in all without "." and "..". Returns 0, or -EINVAL when
+ * the tree is damaged, -EFBIG when the directory is larger than ext4 allows (err).
  */
 int dir_count_blocks(struct ext4_plan *plan, uint32_t inode, uint32_t bytes, uint32_t *blocks, struct error *err);
 
@@ -195,9 +214,33 @@ void finish_dir_block(uint8_t *block, uint32_t last);
 /* Block `index` of directory `inode`. */
 void fill_dir_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block);
 
+/* ---- htree.c, dirhash.c ------------------------------------------------------------------------------------------------------ */
+
+/* The directories that have an index. NULL: no memory. */
+struct htrees *htrees_create(void);
+void htrees_destroy(struct htrees *all);
+
+/*
+ * Adds a directory, in ascending order of inodes: the number of its entries, the bytes of all and of the longest. Tells the
+ * number of its blocks, index included. Returns 0 or -ENOMEM.
+ */
+int htrees_add(struct htrees *all, uint32_t inode, uint32_t entries, uint64_t bytes, uint32_t longest, uint32_t *blocks);
+
+/* Takes the memory for all that were added. Returns 0 or -ENOMEM. */
+int htrees_reserve(struct htrees *all);
+
 bool dir_is_indexed(const struct ext4_plan *plan, uint32_t inode);
 
-/* ---- xattr.c -------------------------------------------------------------------------------------------------------------------- */
+/*
+ * Fills block `index` of an indexed directory; `block` is zeroed before. Returns false, and nothing is done, for any other
+ * directory.
+ */
+bool fill_htree_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block);
+
+/* The hash of a name, even and below 0xFFFFFFFE. A seed of zeroes stands for the algorithm's own initial state. */
+uint32_t dir_hash(const uint8_t seed[16], const char *name, uint32_t length);
+
+/* ---- xattr.c ----------------------------------------------------------------------------------------------------------------- */
 
 /* Checks the attributes of `inode` and tells whether they take a block. Returns 0, -EINVAL or -E2BIG (err). */
 int xattr_plan(const struct ext4_plan *plan, uint32_t inode, bool *needs_block, struct error *err);
@@ -209,7 +252,7 @@ bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode);
 void fill_xattr_inode(const struct ext4_plan *plan, uint32_t inode, uint8_t *area);
 void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *block);
 
-/* ---- crc16.c -------------------------------------------------------------------------------------------------------------------- */
+/* ---- crc16.c ----------------------------------------------------------------------------------------------------------------- */
 
 /* CRC-16/ARC (polynomial 0x8005, reflected) as in the kernel's lib/crc16.c; `crc` is the value so far. */
 uint16_t crc16(uint16_t crc, const void *data, size_t length);

@@ -1,9 +1,9 @@
 /*
  * Answering reads: which region a block lies in, and what is there.
  *
- * Metadata is computed a block at a time into a buffer of our own and copied: the caller's memory may be guest RAM, which changes under our
- * hands, and the generators look back at what they wrote. File contents go from the source straight to the caller's memory; neighbouring
- * pieces that are neighbours in the source as well become one system call.
+ * Metadata is computed a block at a time into a buffer of our own and copied: the caller's memory may be guest RAM, which
+ * changes under our hands, and the generators look back at what they wrote. File contents go from the source straight to the
+ * caller's memory; neighbouring pieces that are neighbours in the source as well become one system call.
  */
 #include "ext4gen/cursor_internal.h"
 #include "ext4gen/plan_internal.h"
@@ -11,7 +11,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* ---- file contents -------------------------------------------------------------------------------------------------------------- */
+/* ---- file contents ----------------------------------------------------------------------------------------------------------- */
 
 /* A read of a source that is put off because the next piece may continue it. */
 struct pending {
@@ -118,7 +118,7 @@ static int read_contents(const struct ext4_plan *plan, struct cursor *to, uint64
 	return pending_flush(&p);
 }
 
-/* ---- metadata ------------------------------------------------------------------------------------------------------------------- */
+/* ---- metadata ---------------------------------------------------------------------------------------------------------------- */
 
 static void fill_symlink_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *block)
 {
@@ -175,7 +175,7 @@ static void read_metadata(const struct ext4_plan *plan, struct cursor *to, uint6
 	}
 }
 
-/* ---- the whole disk ------------------------------------------------------------------------------------------------------------- */
+/* ---- the whole disk ---------------------------------------------------------------------------------------------------------- */
 
 /* The part of [offset, offset + length) that lies before `end`. */
 static uint64_t part_before(uint64_t offset, uint64_t length, uint64_t end)
