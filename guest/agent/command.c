@@ -311,12 +311,16 @@ void command_reaped(pid_t pid, int wait_status)
 	}
 }
 
-/* To the command's own process, as `docker kill` does; with a terminal, keys reach the foreground group through the pty. */
+/*
+ * To the command's own process, as `docker kill` does. But what the keyboard would send goes to its whole group, as the keyboard would:
+ * a shell that waits for a child leaves Ctrl-C to the child. (Keys of a pty do not come this way at all.)
+ */
 void command_signal(uint32_t session, uint32_t signal)
 {
 	const struct command *c = command_find(session);
-	if (c && c->pid && signal >= 1 && signal <= 64)
-		kill(c->pid, (int)signal);
+	if (!c || !c->pid || signal < 1 || signal > 64)
+		return;
+	kill(signal == SIGINT || signal == SIGQUIT ? -c->pid : c->pid, (int)signal);
 }
 
 void command_window(uint32_t session, uint16_t rows, uint16_t columns)

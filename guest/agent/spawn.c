@@ -192,38 +192,49 @@ fail:
 	_exit(127);
 }
 
-pid_t spawn(struct spawn *s)
+/* What has no stream gets /dev/null. Returns its descriptor, -1 when it was not needed, or -errno. */
+static int fill_with_null(int fds[3])
 {
 	int null = -1;
-	s->error = 0;
-	s->failed = NULL;
-	s->interpreter_missing = false;
 	for (int i = 0; i < 3; i++) {
-		if (s->fds[i] >= 0)
+		if (fds[i] >= 0)
 			continue;
 		if (null < 0)
 			null = open("/dev/null", O_RDWR | O_CLOEXEC);
-		if (null < 0) {
-			s->failed = "open /dev/null";
-			s->error = errno;
-			return -s->error;
-		}
-		s->fds[i] = null;
+		if (null < 0)
+			return -errno;
+		fds[i] = null;
 	}
+	return null;
+}
+
+/* Apart, since what lives in registers here is not sure to survive the child. */
+static pid_t start_child(struct spawn *s)
+{
 	const pid_t pid = vfork();
 	if (pid == 0)
 		child(s);
-	const int error = pid < 0 ? errno : s->error;
-	if (pid < 0)
+	return pid;
+}
+
+pid_t spawn(struct spawn *s)
+{
+	s->error = 0;
+	s->failed = "open /dev/null";
+	s->interpreter_missing = false;
+	const int null = fill_with_null(s->fds);
+	if (null < -1) {
+		s->error = -null;
+		return null;
+	}
+	const pid_t pid = start_child(s);
+	if (pid < 0) {
 		s->failed = "vfork";
+		s->error = errno;
+	} else if (s->error) {
+		waitpid(pid, NULL, 0);
+	}
 	if (null >= 0)
 		close(null);
-	if (pid > 0 && !error) {
-		s->failed = NULL;
-		return pid;
-	}
-	if (pid > 0)
-		waitpid(pid, NULL, 0);
-	s->error = error;
-	return -error;
+	return s->error ? -s->error : pid;
 }

@@ -111,7 +111,7 @@ static struct lines lines;
 /* Finds the passwd entry by number or, when `name` is none, by name; its name goes to `login`. */
 static bool find_passwd(const char *path, const char *name, struct user *user, char login[64])
 {
-	uint32_t id;
+	uint32_t id = 0;
 	const bool numeric = parse_id(name, &id);
 	bool found = false;
 	if (!lines_open(&lines, path))
@@ -139,7 +139,7 @@ static bool find_passwd(const char *path, const char *name, struct user *user, c
 /* Finds a group by number or name. */
 static bool find_group(const char *path, const char *name, uint32_t *gid)
 {
-	uint32_t id, this_gid;
+	uint32_t id = 0, this_gid;
 	const bool numeric = parse_id(name, &id);
 	bool found = false;
 	if (!lines_open(&lines, path))
