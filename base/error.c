@@ -32,15 +32,23 @@ int error_prefix(struct error *err, int code, const char *format, ...)
 	return code;
 }
 
+static bool is_plain(unsigned char c)
+{
+	return c >= 0x20 && c < 0x7f && c != '\\' && c != '\'';
+}
+
 char *error_quote(char *out, size_t out_size, const char *bytes, size_t length)
 {
 	static const char hex[] = "0123456789abcdef";
-	size_t used = 0;
+	size_t needed = 1, used = 0;
+	for (size_t i = 0; i < length && needed <= out_size; i++)
+		needed += is_plain((unsigned char)bytes[i]) ? 1 : 4;
+	/* Room for the end, and for the "..." when not all fits. */
+	const size_t reserve = needed <= out_size ? 1 : 4;
 	for (size_t i = 0; i < length; i++) {
 		const unsigned char c = (unsigned char)bytes[i];
-		const bool plain = c >= 0x20 && c < 0x7f && c != '\\' && c != '\'';
-		/* Room is kept for the "..." and the end, whatever comes next. */
-		if (used + (plain ? 1 : 4) + 4 > out_size) {
+		const bool plain = is_plain(c);
+		if (used + (plain ? 1 : 4) + reserve > out_size) {
 			memcpy(out + used, "...", 3);
 			used += 3;
 			break;

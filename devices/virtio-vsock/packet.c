@@ -26,6 +26,8 @@ static void receive_request(struct virtio_vsock *vsock, const struct vsock_hdr *
 	if (result == 0)
 		conn = conn_create(vsock, port, le32_get(hdr->src_port), VSOCK_OPEN, &ends);
 	if (!conn) {
+		if (result == 0 && ends.closed)
+			ends.closed(ends.closed_data);
 		vsock_rst_reply(vsock, hdr);
 		return;
 	}

@@ -26,6 +26,8 @@
 #define CLIENTS_MAX 64u        /* that have not finished their line */
 #define PORT_SUFFIX_BYTES 11u  /* "_4294967295" */
 #define ACCEPT_RETRY_NS 500000000ull
+/* connect(2) of a program that does not wait fails when this is full. */
+#define LISTEN_BACKLOG 1024
 
 struct unix_client {
 	struct vsock_unix *owner;
@@ -243,7 +245,7 @@ int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct
 				 result == -EADDRINUSE ? "; remove it when no other trvmm uses it" : "");
 	}
 	vsock->unix_side = side; /* from here on the file is ours, and removed with the device */
-	result = listen(side->listener.fd, 128) < 0 ? -errno : loop_add(vsock->dev.loop, &side->listener);
+	result = listen(side->listener.fd, LISTEN_BACKLOG) < 0 ? -errno : loop_add(vsock->dev.loop, &side->listener);
 	if (result < 0) {
 		vsock_unix_destroy(vsock);
 		return error_set(err, result, "vsock %s: %s", path, strerror(-result));

@@ -241,7 +241,7 @@ void vsock_leave(struct virtio_vsock *vsock)
 			conn_settle_all(vsock);
 			rx_pump(vsock);
 		}
-		if (vsock->tx_stalled && vsock->rst_count < VSOCK_RST_FIFO)
+		if (vsock->dev.active && vsock->tx_stalled && vsock->rst_count < VSOCK_RST_FIFO)
 			raise_again(vsock);
 	}
 	vsock->depth--;

@@ -155,7 +155,7 @@ static void status_write(struct virtio_mmio *mmio, uint32_t value)
 	const uint32_t added = value & ~before;
 	if (added & VIRTIO_CONFIG_S_FAILED)
 		atomic_fetch_or(&dev->status, VIRTIO_CONFIG_S_FAILED);
-	if (before & (VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET))
+	if ((before & (VIRTIO_CONFIG_S_FAILED | VIRTIO_CONFIG_S_NEEDS_RESET)) || (added & VIRTIO_CONFIG_S_FAILED))
 		return;
 	if (added & VIRTIO_CONFIG_S_ACKNOWLEDGE)
 		atomic_fetch_or(&dev->status, VIRTIO_CONFIG_S_ACKNOWLEDGE);

@@ -97,12 +97,13 @@ static bool chain_add(struct virtq *q, struct virtq_chain *chain, uint64_t addr,
 	return true;
 }
 
-/* Continues the walk in the indirect table that `desc` describes (2.7.5.3). Returns false when it breaks a rule. */
+/* Continues the walk in the indirect table that `desc` describes (2.7.5.3); its write flag is to be ignored. Returns false when it breaks
+ * a rule. */
 static bool enter_indirect(struct virtq *q, struct desc_walk *walk, const struct virtq_desc *desc)
 {
 	const uint32_t length = le32_get(desc->len);
 	const uint16_t flags = le16_get(desc->flags);
-	if (walk->indirect || (flags & (DESC_F_NEXT | DESC_F_WRITE)) || length == 0 || length % sizeof(*desc))
+	if (walk->indirect || (flags & DESC_F_NEXT) || length == 0 || length % sizeof(*desc))
 		return false;
 	const uint8_t *table = guest_ptr(q->mem, le64_get(desc->addr), length);
 	if (!table)
