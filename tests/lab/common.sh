@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by run and setup: where the lab lives in the cache, and how it reports trouble.
 
 lab=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -7,6 +8,9 @@ die() {
 	printf 'lab: %s\n' "$*" >&2
 	exit 125
 }
+
+# Nothing fails without a word.
+trap 'die "internal error in line $LINENO of ${BASH_SOURCE[0]##*/}"' ERR
 
 # The newest kernel package that was fetched; nothing when none was. A fetched package is kept until `setup --upgrade`,
 # so that figures do not change because somebody ran apt-get update.

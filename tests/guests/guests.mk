@@ -1,0 +1,44 @@
+# Test guests and their runner. Included by the Makefile behind its own rules: it defines BUILD, CC, WARNINGS, LDLIBS and
+# SANITIZE, and compiles the runner's objects like all others.
+#
+# A guest is one file beside the runtime, guest_*; to add one, add its name. Sanitizers and hardening are for the runner only:
+# `make BUILD=build/asan SANITIZE=address,undefined check-guests` runs the same guests under a checked VMM.
+
+GUESTS := boot_linux64 boot_pvh blk blk_attack mmio_attack reset_race smp_race vsock
+GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_tables.c
+GUEST_RUNNER := runner.c runner_disk.c runner_echo.c
+GUEST_CC ?= gcc
+GUEST_CFLAGS := -std=gnu11 $(WARNINGS) -O2 -g -ffreestanding -mgeneral-regs-only -mno-red-zone -fno-pie -fno-stack-protector \
+	-fcf-protection=none -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections -I. -MMD -MP
+GUEST_LDFLAGS := -nostdlib -static -Wl,-T,tests/guests/guest.ld -Wl,--gc-sections -Wl,--build-id=none -Wl,-z,noexecstack \
+	-Wl,--no-warn-rwx-segments
+GUEST_RUNTIME_OBJS := $(patsubst %,$(BUILD)/guests/%.o,$(basename $(GUEST_RUNTIME)))
+
+$(BUILD)/guests/%.o: tests/guests/%.c
+	@mkdir -p $(@D)
+	$(call say,GUEST,$<)
+	$(Q)$(GUEST_CC) $(GUEST_CFLAGS) -c $< -o $@
+
+$(BUILD)/guests/%.o: tests/guests/%.S
+	@mkdir -p $(@D)
+	$(call say,GUEST,$<)
+	$(Q)$(GUEST_CC) -c $< -o $@
+
+$(GUESTS:%=$(BUILD)/guests/%.elf): $(BUILD)/guests/%.elf: $(BUILD)/guests/%.o $(GUEST_RUNTIME_OBJS) tests/guests/guest.ld
+	$(call say,LINK,$@)
+	$(Q)$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^)
+
+$(BUILD)/tests/guest_runner: $(patsubst %.c,$(BUILD)/obj/tests/guests/%.o,$(GUEST_RUNNER)) $(BUILD)/libtrvmm.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^ $(LDLIBS)
+
+GUEST_TESTS := $(GUESTS:%=$(BUILD)/guests/%.elf) $(BUILD)/tests/guest_runner
+
+.PHONY: check-guests
+check-guests: $(GUEST_TESTS)
+	$(Q)tests/guests/run $(BUILD)
+
+.PRECIOUS: $(BUILD)/guests/%.o
+
+-include $(wildcard $(BUILD)/guests/*.d)

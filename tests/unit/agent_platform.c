@@ -1,0 +1,82 @@
+/*
+ * The agent's machine (platform_* of guest/agent/agent.h) when it is an ordinary process under test: connections go to the Unix socket that
+ * is its argument, each beginning with the port as 4 bytes, to which the host answers with one byte when it accepts; nothing is mounted; its
+ * end is exit status 3 and a line on stderr.
+ *
+ * The answer is waited for, so that the host sees connections and messages in the order they were made, as with one virtqueue for all.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "guest/agent/agent.h"
+
+static const char *socket_path;
+
+void platform_init(int argc, char **argv)
+{
+	if (argc != 2)
+		die("usage: agent SOCKET", 0);
+	socket_path = argv[1];
+	/* As process 1 would: all orphans come to us, and nothing outlives the machine. */
+	prctl(PR_SET_CHILD_SUBREAPER, 1);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+int platform_connect(uint32_t port)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	strncpy(address.sun_path, socket_path, sizeof(address.sun_path) - 1);
+	const le32 preamble = le32_make(port);
+	char answer;
+	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    write(fd, &preamble, sizeof(preamble)) != (ssize_t)sizeof(preamble) || read(fd, &answer, 1) < 0 ||
+	    fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
+		const int error = errno;
+		close(fd);
+		return -error;
+	}
+	return fd;
+}
+
+void platform_boot(void)
+{
+}
+
+void platform_set_hostname(const char *name)
+{
+	/* Seen by the tests in place of the machine's own. */
+	const char *path = getenv("TEST_HOSTNAME_FILE");
+	FILE *file = path ? fopen(path, "we") : NULL;
+	if (file) {
+		fputs(name, file);
+		fclose(file);
+	}
+}
+
+static void kill_children(void)
+{
+	FILE *children = fopen("/proc/thread-self/children", "re");
+	int pid;
+	while (children && fscanf(children, "%d", &pid) == 1)
+		kill(pid, SIGKILL);
+	if (children)
+		fclose(children);
+}
+
+_Noreturn void platform_die(const struct text *why)
+{
+	kill_children();
+	fprintf(stderr, "trvmm-agent: %.*s\n", (int)why->length, why->bytes);
+	exit(3);
+}

@@ -1,0 +1,617 @@
+/*
+ * The agent's program against a host that is a script: hostile messages, order of messages and streams, flow control. And user.c on
+ * files of its own.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "guest/agent/agent.h"
+#include "tests/unit/session_harness.h"
+
+TestSuite(agent, .timeout = 60);
+
+/* ---- the script's means ---- */
+
+struct host {
+	struct harness h; /* folder, path and agent */
+	int listener;
+	int control;
+	int streams[3]; /* of session 0 */
+};
+
+/* The agent's next connection; its port goes to `port`. */
+static int host_accept(struct host *host, uint32_t *port)
+{
+	le32 preamble;
+	const int fd = accept4(host->listener, NULL, NULL, SOCK_CLOEXEC);
+	cr_assert(fd >= 0);
+	cr_assert(recv(fd, &preamble, sizeof(preamble), MSG_WAITALL) == (ssize_t)sizeof(preamble));
+	*port = le32_get(preamble);
+	cr_assert(write(fd, "", 1) == 1);
+	return fd;
+}
+
+/* Starts the agent and takes the connections it makes by itself, and its HELLO. */
+static void host_open(struct host *host)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct agent_hello hello;
+	uint32_t port, type;
+	*host = (struct host){ .control = -1 };
+	signal(SIGPIPE, SIG_IGN);
+	strcpy(host->h.folder, "/tmp/trvmm-test-XXXXXX");
+	cr_assert(mkdtemp(host->h.folder) != NULL);
+	snprintf(host->h.path, sizeof(host->h.path), "%s/vsock", host->h.folder);
+	strcpy(address.sun_path, host->h.path);
+	host->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert(bind(host->listener, (const struct sockaddr *)&address, sizeof(address)) == 0);
+	cr_assert(listen(host->listener, 4096) == 0);
+	harness_spawn_agent(&host->h);
+	host->control = host_accept(host, &port);
+	cr_assert_eq(port, AGENT_PORT_CONTROL);
+	for (int i = 0; i < 3; i++) {
+		host->streams[i] = host_accept(host, &port);
+		cr_assert_eq(port, agent_stream_port(0, (enum agent_stream)i));
+	}
+	cr_assert_eq(guest_receive(host->control, &type, &hello, sizeof(hello)), sizeof(hello));
+	cr_assert_eq(type, (uint32_t)AGENT_HELLO);
+	cr_assert_eq(le32_get(hello.version), (uint32_t)AGENT_PROTOCOL_VERSION);
+}
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* Ends the agent, expecting that it goes as it should, with `last_words`. */
+static void host_close(struct host *host, const char *last_words)
+{
+	char log[4096] = "", path[128], command[128];
+	int status;
+	close_fd(&host->control);
+	for (int i = 0; i < 3; i++)
+		close_fd(&host->streams[i]);
+	cr_assert(waitpid(host->h.agent, &status, 0) == host->h.agent);
+	close(host->listener);
+	snprintf(path, sizeof(path), "%s/log", host->h.folder);
+	FILE *file = fopen(path, "re");
+	cr_assert(file != NULL);
+	log[fread(log, 1, sizeof(log) - 1, file)] = '\0';
+	fclose(file);
+	cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 3, "status 0x%x: %s", (unsigned)status, log);
+	cr_expect(strstr(log, last_words) != NULL, "no '%s' in: %s", last_words, log);
+	snprintf(command, sizeof(command), "rm -rf %s", host->h.folder);
+	cr_assert(system(command) == 0);
+}
+
+#define CLOSED "trvmm closed the control connection"
+
+struct request {
+	size_t length;
+	uint8_t body[4096];
+};
+
+static struct request request_make(uint32_t session, uint32_t flags, const char *script)
+{
+	struct request r = { 0 };
+	const struct agent_run run = { .session = le32_make(session), .flags = le32_make(flags), .argc = le32_make(3),
+				       .envc = le32_make(1) };
+	memcpy(r.body, &run, sizeof(run));
+	r.length = sizeof(run) + 3; /* no host name, directory, user */
+	const char *strings[] = { "/bin/sh", "-c", script, "PATH=/usr/bin:/bin" };
+	for (size_t i = 0; i < 4; i++) {
+		strcpy((char *)r.body + r.length, strings[i]);
+		r.length += strlen(strings[i]) + 1;
+	}
+	return r;
+}
+
+static void send_run(struct host *host, uint32_t session, uint32_t flags, const char *script)
+{
+	const struct request r = request_make(session, flags, script);
+	guest_send(host->control, AGENT_RUN, r.body, r.length);
+}
+
+/* The next message has to be of this type and session; returns its second field. */
+static uint32_t expect_message(struct host *host, enum agent_type type, uint32_t session)
+{
+	struct {
+		le32 session, value;
+		uint8_t more[1024];
+	} m;
+	uint32_t got;
+	const size_t length = guest_receive(host->control, &got, &m, sizeof(m));
+	cr_assert_eq(got, (uint32_t)type, "message %u, not %d", got, type);
+	cr_assert(length >= 8);
+	cr_assert_eq(le32_get(m.session), session);
+	return le32_get(m.value);
+}
+
+static size_t read_all(int fd, char *to, size_t size)
+{
+	size_t length = 0;
+	ssize_t n;
+	while ((n = read(fd, to + length, size - 1 - length)) > 0)
+		length += (size_t)n;
+	to[length] = '\0';
+	return length;
+}
+
+/* ---- order ---- */
+
+Test(agent, a_run_in_order)
+{
+	struct host host;
+	char out[64];
+	host_open(&host);
+	send_run(&host, 0, 0, "echo text; exit 3");
+	cr_expect(expect_message(&host, AGENT_STARTED, 0) > 1);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 3u << 8);
+	/* What was sent before EXITED is here by now, and its end, too. */
+	fcntl(host.streams[1], F_SETFL, O_NONBLOCK);
+	read_all(host.streams[1], out, sizeof(out));
+	cr_expect_str_eq(out, "text\n");
+	cr_expect_eq(read(host.streams[1], out, 1), 0);
+	fcntl(host.streams[2], F_SETFL, O_NONBLOCK);
+	cr_expect_eq(read(host.streams[2], out, 1), 0);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, exited_waits_for_a_slow_host)
+{
+	struct host host;
+	struct pollfd p;
+	static char much[4 << 20];
+	host_open(&host);
+	send_run(&host, 0, 0, "head -c 1000000 /dev/zero; sleep 0.1");
+	expect_message(&host, AGENT_STARTED, 0);
+	p = (struct pollfd){ .fd = host.control, .events = POLLIN };
+	cr_expect_eq(poll(&p, 1, 700), 0); /* the command cannot even end */
+	cr_expect_eq(read_all(host.streams[1], much, sizeof(much)), 1000000u);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, what_is_in_the_pipe_at_the_end_is_all_that_counts)
+{
+	struct host host;
+	static char much[8 << 20];
+	host_open(&host);
+	/* A writer that goes on for ever; the session ends nevertheless. */
+	send_run(&host, 0, 0, "yes & sleep 0.1; exit 4");
+	expect_message(&host, AGENT_STARTED, 0);
+	usleep(300000);
+	const size_t length = read_all(host.streams[1], much, sizeof(much));
+	cr_expect(length > 0 && length < sizeof(much) - 1);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 4u << 8);
+	host_close(&host, CLOSED);
+}
+
+/* ---- streams that the host refuses or closes ---- */
+
+Test(agent, refused_stdout_is_a_broken_pipe)
+{
+	struct host host;
+	host_open(&host);
+	close_fd(&host.streams[1]);
+	send_run(&host, 0, 0, "exec yes");
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), (uint32_t)SIGPIPE);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, stdout_closed_while_idle_is_a_broken_pipe)
+{
+	struct host host;
+	host_open(&host);
+	send_run(&host, 0, 0, "sleep 0.3; echo x || exit 8");
+	expect_message(&host, AGENT_STARTED, 0);
+	usleep(100000);
+	close_fd(&host.streams[1]);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), (uint32_t)SIGPIPE);
+	host_close(&host, CLOSED);
+}
+
+/* vsock connections whose reading side the host does not have are half closed from the start. */
+Test(agent, half_closed_stdout_still_works)
+{
+	struct host host;
+	char out[64];
+	host_open(&host);
+	shutdown(host.streams[1], SHUT_WR);
+	shutdown(host.streams[2], SHUT_WR);
+	send_run(&host, 0, 0, "sleep 0.1; echo x; sleep 0.1; echo y");
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
+	read_all(host.streams[1], out, sizeof(out));
+	cr_expect_str_eq(out, "x\ny\n");
+	host_close(&host, CLOSED);
+}
+
+Test(agent, refused_stdin_is_its_end)
+{
+	struct host host;
+	host_open(&host);
+	close_fd(&host.streams[0]);
+	send_run(&host, 0, AGENT_RUN_STDIN, "cat; exit 5");
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 5u << 8);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, closed_stdin_of_the_command_closes_the_connection)
+{
+	struct host host;
+	char c;
+	host_open(&host);
+	send_run(&host, 0, AGENT_RUN_STDIN, "exec <&-; sleep 0.5");
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(read(host.streams[0], &c, 1), 0); /* returns long before the command does */
+	host_close(&host, CLOSED);
+}
+
+Test(agent, hung_up_terminal)
+{
+	struct host host;
+	host_open(&host);
+	send_run(&host, 0, AGENT_RUN_TERMINAL | AGENT_RUN_STDIN, "trap 'exit 9' HUP; echo on; while :; do sleep 0.05; done");
+	expect_message(&host, AGENT_STARTED, 0);
+	char c;
+	cr_assert_eq(read(host.streams[0], &c, 1), 1);
+	close_fd(&host.streams[0]);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 9u << 8);
+	host_close(&host, CLOSED);
+}
+
+/* ---- hostile messages ---- */
+
+static void expect_malformed(const struct request *r)
+{
+	struct host host;
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, r->body, r->length);
+	cr_expect_eq(expect_message(&host, AGENT_FAILED, 0), (uint32_t)EINVAL);
+	/* It goes on. */
+	send_run(&host, 0, 0, "exit 2");
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 2u << 8);
+	host_close(&host, CLOSED);
+}
+
+static void set_counts(struct request *r, uint32_t argc, uint32_t envc)
+{
+	struct agent_run run;
+	memcpy(&run, r->body, sizeof(run));
+	run.argc = le32_make(argc);
+	run.envc = le32_make(envc);
+	memcpy(r->body, &run, sizeof(run));
+}
+
+Test(agent, run_with_wrong_counts)
+{
+	const uint32_t counts[][2] = { { 0, 4 }, { 3, 0 }, { 3, 2 }, { 4, 1 }, { UINT32_MAX, 1 }, { 3, UINT32_MAX }, { UINT32_MAX, 5 },
+				       { 1u << 31, 1u << 31 }, { AGENT_STRINGS_MAX, 1 }, { AGENT_STRINGS_MAX, 0 } };
+	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+		struct request r = request_make(0, 0, "exit 1");
+		set_counts(&r, counts[i][0], counts[i][1]);
+		expect_malformed(&r);
+	}
+}
+
+Test(agent, run_with_unterminated_or_extra_strings)
+{
+	const struct request whole = request_make(0, 0, "exit 1");
+	const size_t lengths[] = { sizeof(struct agent_run), sizeof(struct agent_run) + 2, whole.length - 1, whole.length + 1 };
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		struct request r = whole;
+		r.length = lengths[i];
+		expect_malformed(&r);
+	}
+}
+
+Test(agent, run_that_is_too_short_ends_the_machine)
+{
+	struct host host;
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, "1234", 4);
+	host_close(&host, "a RUN message is too short");
+}
+
+Test(agent, bad_session_numbers_end_the_machine)
+{
+	const uint32_t numbers[] = { AGENT_SESSIONS_MAX, UINT32_MAX, 0 /* runs already */ };
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		struct host host;
+		uint32_t type;
+		char body[64];
+		host_open(&host);
+		send_run(&host, 0, 0, "sleep 20");
+		expect_message(&host, AGENT_STARTED, 0);
+		send_run(&host, numbers[i], 0, "exit 1");
+		/* Its end is ours. */
+		guest_receive(host.control, &type, body, sizeof(body));
+		cr_expect_eq(type, 0u);
+		host_close(&host, "a RUN message has a bad session number");
+	}
+}
+
+Test(agent, message_that_is_too_long_ends_the_machine)
+{
+	const uint32_t lengths[] = { AGENT_BODY_MAX + 1, UINT32_MAX };
+	for (size_t i = 0; i < 2; i++) {
+		struct host host;
+		const struct agent_header header = { le32_make(AGENT_RUN), le32_make(lengths[i]) };
+		host_open(&host);
+		cr_assert(write(host.control, &header, sizeof(header)) == (ssize_t)sizeof(header));
+		host_close(&host, "a message is too long");
+	}
+}
+
+Test(agent, messages_that_mean_nothing_are_ignored)
+{
+	struct host host;
+	static uint8_t much[AGENT_BODY_MAX];
+	host_open(&host);
+	guest_send(host.control, (enum agent_type)1000, much, sizeof(much));
+	guest_send(host.control, AGENT_EXITED, much, 8);
+	guest_send(host.control, AGENT_SIGNAL, much, 7);
+	guest_send(host.control, AGENT_SIGNAL, much, 9);
+	guest_send(host.control, AGENT_WINDOW, much, 0);
+	const uint32_t sessions[] = { 0, 1, AGENT_SESSIONS_MAX, UINT32_MAX };
+	const uint32_t signals[] = { 0, 9, 65, UINT32_MAX, 1u << 31 };
+	for (size_t i = 0; i < 4; i++) {
+		const struct agent_window w = { le32_make(sessions[i]), le16_make(1), le16_make(1) };
+		guest_send(host.control, AGENT_WINDOW, &w, sizeof(w));
+		for (size_t k = 0; k < 5; k++) {
+			const struct agent_signal s = { le32_make(sessions[i]), le32_make(signals[k]) };
+			guest_send(host.control, AGENT_SIGNAL, &s, sizeof(s));
+		}
+	}
+	send_run(&host, 0, 0, "sleep 0.2; exit 6");
+	expect_message(&host, AGENT_STARTED, 0);
+	for (size_t k = 0; k < 5; k++) {
+		const struct agent_signal s = { le32_make(0), le32_make(signals[k]) };
+		if (signals[k] != 9)
+			guest_send(host.control, AGENT_SIGNAL, &s, sizeof(s));
+	}
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 6u << 8);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, messages_in_pieces_and_together)
+{
+	struct host host;
+	uint8_t bytes[8192];
+	size_t length = 0;
+	host_open(&host);
+	for (uint32_t session = 0; session < 3; session++) {
+		const struct request r = request_make(session, 0, "sleep 0.3; exit 1");
+		const struct agent_header header = { le32_make(AGENT_RUN), le32_make((uint32_t)r.length) };
+		memcpy(bytes + length, &header, sizeof(header));
+		memcpy(bytes + length + sizeof(header), r.body, r.length);
+		length += sizeof(header) + r.length;
+	}
+	for (size_t i = 0; i < 40; i++) {
+		cr_assert(write(host.control, bytes + i, 1) == 1);
+		usleep(500);
+	}
+	cr_assert(write(host.control, bytes + 40, length - 40) == (ssize_t)(length - 40));
+	int others[4];
+	for (uint32_t i = 0; i < 4; i++) {
+		uint32_t port;
+		others[i] = host_accept(&host, &port);
+		cr_expect_eq(port, agent_stream_port(1 + i / 2, i % 2 ? AGENT_STDERR : AGENT_STDOUT));
+	}
+	for (uint32_t session = 0; session < 3; session++)
+		expect_message(&host, AGENT_STARTED, session);
+	for (int i = 0; i < 4; i++)
+		close(others[i]);
+	host_close(&host, CLOSED);
+}
+
+static void *send_failing_runs(void *data)
+{
+	struct host *host = data;
+	struct request r = request_make(5, 0, "exit 1");
+	set_counts(&r, 0, 0);
+	for (int i = 0; i < 20000; i++)
+		guest_send(host->control, AGENT_RUN, r.body, r.length);
+	return NULL;
+}
+
+/* A host that does not fetch answers is not listened to; nothing is lost when it does. */
+Test(agent, flood_of_requests)
+{
+	struct host host;
+	pthread_t sender;
+	host_open(&host);
+	pthread_create(&sender, NULL, send_failing_runs, &host);
+	usleep(500000);
+	for (int i = 0; i < 20000; i++)
+		expect_message(&host, AGENT_FAILED, 5);
+	pthread_join(sender, NULL);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, host_that_goes_ends_the_machine_and_its_commands)
+{
+	struct host host;
+	host_open(&host);
+	send_run(&host, 0, 0, "exec sleep 40");
+	const uint32_t pid = expect_message(&host, AGENT_STARTED, 0);
+	host_close(&host, CLOSED);
+	usleep(50000);
+	/* Gone, or at least dead: its new parent may not have noticed yet. */
+	char path[64], line[16];
+	snprintf(path, sizeof(path), "/proc/%u/cmdline", pid);
+	FILE *file = fopen(path, "re");
+	cr_expect(!file || fread(line, 1, sizeof(line), file) == 0);
+	if (file)
+		fclose(file);
+}
+
+Test(agent, session_numbers_can_be_used_again)
+{
+	struct host host;
+	host_open(&host);
+	for (int i = 0; i < 30; i++) {
+		uint32_t port;
+		send_run(&host, 0, 0, "echo again");
+		if (i) {
+			for (int k = 1; k < 3; k++) {
+				close_fd(&host.streams[k]);
+				host.streams[k] = host_accept(&host, &port);
+				cr_assert_eq(port, agent_stream_port(0, (enum agent_stream)k));
+			}
+		}
+		expect_message(&host, AGENT_STARTED, 0);
+		char out[64];
+		read_all(host.streams[1], out, sizeof(out));
+		cr_expect_str_eq(out, "again\n");
+		expect_message(&host, AGENT_EXITED, 0);
+	}
+	host_close(&host, CLOSED);
+}
+
+Test(agent, orphans_are_reaped)
+{
+	struct host host;
+	char path[64], children[256] = "";
+	host_open(&host);
+	send_run(&host, 0, 0, "for i in 1 2 3 4 5; do (sleep 0.1 &) ; done; sleep 0.4; exec sleep 30");
+	const uint32_t pid = expect_message(&host, AGENT_STARTED, 0);
+	usleep(700000);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", host.h.agent, host.h.agent);
+	FILE *file = fopen(path, "re");
+	if (!file)
+		cr_skip_test("the kernel has no /proc/PID/task/TID/children");
+	cr_assert(fgets(children, sizeof(children), file) != NULL);
+	fclose(file);
+	cr_expect_eq((uint32_t)atoi(children), pid);
+	cr_expect(strchr(children, ' ')[1] == '\0', "children: %s", children);
+	host_close(&host, CLOSED);
+}
+
+/* ---- users ---- */
+
+struct files {
+	char passwd[64], group[64];
+};
+
+static void write_file(char *path, const char *contents, size_t length)
+{
+	strcpy(path, "/tmp/trvmm-users-XXXXXX");
+	const int fd = mkostemp(path, O_CLOEXEC);
+	cr_assert(write(fd, contents, length) == (ssize_t)length);
+	close(fd);
+}
+
+/* Resolves and shows as "UID:GID groups A,B home H", or the reason. */
+static const char *resolve(const struct files *files, const char *spec)
+{
+	static char line[1024];
+	static struct user user;
+	struct text why = { 0 };
+	const int result = user_resolve(spec, files->passwd, files->group, &user, &why);
+	if (result < 0) {
+		snprintf(line, sizeof(line), "%d %.*s", result, (int)why.length, why.bytes);
+		return line;
+	}
+	int n = snprintf(line, sizeof(line), "%u:%u groups", user.uid, user.gid);
+	for (unsigned i = 0; i < user.group_count; i++)
+		n += snprintf(line + n, sizeof(line) - (size_t)n, " %u", user.groups[i]);
+	snprintf(line + n, sizeof(line) - (size_t)n, " home %s", user.home);
+	return line;
+}
+
+static const char passwd[] = "root:x:0:0:root:/root:/bin/sh\n"
+			     "# comment\n\n:::\nbad:x:abc:1::/:\nshort:x:7\n"
+			     "alice:x:1000:1001:Alice:/home/alice:/bin/sh\n"
+			     "42:x:43:44::/odd:/bin/sh\n"
+			     "huge:x:4294967295:0::/:/bin/sh\n"
+			     "last:x:99:98::/last:/bin/sh";
+static const char group[] = "root:x:0:\nwheel:x:10:root,alice\nusers:x:100:alicex,xalice\nnot:x:x:alice\naudio:x:29:bob,alice\n"
+			    "lonely:x:30:alice\nfew:x\n77:x:78:";
+
+Test(agent, users)
+{
+	struct files f;
+	write_file(f.passwd, passwd, sizeof(passwd) - 1);
+	write_file(f.group, group, sizeof(group) - 1);
+	cr_expect_str_eq(resolve(&f, "alice"), "1000:1001 groups 10 29 30 home /home/alice");
+	cr_expect_str_eq(resolve(&f, "1000"), "1000:1001 groups 10 29 30 home /home/alice");
+	cr_expect_str_eq(resolve(&f, "root"), "0:0 groups 10 home /root");
+	cr_expect_str_eq(resolve(&f, "last"), "99:98 groups home /last");
+	/* A group that is named is the only one. */
+	cr_expect_str_eq(resolve(&f, "alice:wheel"), "1000:10 groups home /home/alice");
+	cr_expect_str_eq(resolve(&f, "alice:5555"), "1000:5555 groups home /home/alice");
+	cr_expect_str_eq(resolve(&f, "alice:"), "1000:1001 groups 10 29 30 home /home/alice");
+	cr_expect_str_eq(resolve(&f, ":wheel"), "0:10 groups home /root");
+	/* Numbers need not be in the files, and are numbers first. */
+	cr_expect_str_eq(resolve(&f, "5000"), "5000:0 groups home ");
+	cr_expect_str_eq(resolve(&f, "5000:6000"), "5000:6000 groups home ");
+	cr_expect_str_eq(resolve(&f, "42"), "42:0 groups home ");
+	cr_expect_str_eq(resolve(&f, "0:77"), "0:77 groups home /root");
+	/* What is no user. */
+	cr_expect_str_eq(resolve(&f, "bob"), "-2 user \"bob\": no such name in /etc/passwd");
+	cr_expect_str_eq(resolve(&f, "alice:nobody"), "-2 group \"nobody\": no such name in /etc/group");
+	cr_expect_str_eq(resolve(&f, "bad"), "-2 user \"bad\": no such name in /etc/passwd");
+	cr_expect_str_eq(resolve(&f, "short"), "-2 user \"short\": no such name in /etc/passwd");
+	cr_expect_str_eq(resolve(&f, "huge"), "-2 user \"huge\": no such name in /etc/passwd");
+	cr_expect_str_eq(resolve(&f, "4294967295"), "-2 user \"4294967295\": no such name in /etc/passwd");
+	cr_expect_str_eq(resolve(&f, "-1"), "-2 user \"-1\": no such name in /etc/passwd");
+	cr_expect_str_eq(resolve(&f, "0x0"), "-2 user \"0x0\": no such name in /etc/passwd");
+	cr_expect_str_eq(resolve(&f, "99999999999999999999"), "-2 user \"99999999999999999999\": no such name in /etc/passwd");
+	char long_name[600];
+	memset(long_name, 'n', sizeof(long_name) - 1);
+	long_name[sizeof(long_name) - 1] = '\0';
+	cr_expect(strncmp(resolve(&f, long_name), "-22 user", 8) == 0);
+	unlink(f.passwd);
+	unlink(f.group);
+	/* Without files there are numbers only. */
+	cr_expect_str_eq(resolve(&f, "1000:2"), "1000:2 groups home ");
+	cr_expect_str_eq(resolve(&f, "0"), "0:0 groups home ");
+	cr_expect_str_eq(resolve(&f, "root"), "-2 user \"root\": no such name in /etc/passwd");
+}
+
+Test(agent, user_files_that_are_strange)
+{
+	enum { SIZE = 100000 };
+	struct files f;
+	char *much = malloc(SIZE + 200);
+	/* A line that is longer than the buffer is skipped, and what follows is found. */
+	memset(much, 'a', SIZE);
+	strcpy(much + SIZE, "\nafter:x:5:6::/after:\n");
+	write_file(f.passwd, much, strlen(much));
+	/* More memberships than are allowed. */
+	size_t length = 0;
+	for (int i = 0; i < USER_GROUPS_MAX + 1; i++)
+		length += (size_t)sprintf(much + length, "g%d:x:%d:after\n", i, i);
+	write_file(f.group, much, length);
+	cr_expect_str_eq(resolve(&f, "after:g7"), "5:7 groups home /after");
+	cr_expect_str_eq(resolve(&f, "after"), "-7 user \"after\": is a member of too many groups");
+	unlink(f.group);
+	/* One line without an end, zeroes, a folder. */
+	memset(much, 0, SIZE);
+	write_file(f.group, much, SIZE);
+	cr_expect_str_eq(resolve(&f, "after"), "5:6 groups home /after");
+	unlink(f.group);
+	unlink(f.passwd);
+	strcpy(f.passwd, "/");
+	strcpy(f.group, "/dev/null");
+	cr_expect_str_eq(resolve(&f, "7"), "7:0 groups home ");
+	cr_expect_str_eq(resolve(&f, "x"), "-2 user \"x\": no such name in /etc/passwd");
+	free(much);
+}
