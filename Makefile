@@ -115,10 +115,12 @@ $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS)
 
+include tests/guests/guests.mk
+
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
 	$(Q)tests/check --unit $(BUILD)
 
-check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) ## all tests; ends with `N passed, N failed, N skipped`
+check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) ## all tests; ends with `N passed, N failed, N skipped`
 	$(Q)tests/check $(BUILD)
 
 asan: ## unit tests under the address and undefined behaviour sanitizers

@@ -118,17 +118,16 @@ out:
 
 int vcpu_set_msrs(struct vcpu *vcpu, struct error *err)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entries[2];
-	} msrs = {
-		.entries = {
-			/* All memory write-back, as firmware leaves it; fast string operations. */
-			{ .index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLE_WRITE_BACK },
-			{ .index = MSR_IA32_MISC_ENABLE, .data = MISC_ENABLE_FAST_STRING },
-		},
+	/* All memory write-back, as firmware leaves it; fast string operations. */
+	const struct kvm_msr_entry entries[] = {
+		{ .index = MSR_MTRR_DEF_TYPE, .data = MTRR_ENABLE_WRITE_BACK },
+		{ .index = MSR_IA32_MISC_ENABLE, .data = MISC_ENABLE_FAST_STRING },
 	};
-	msrs.head.nmsrs = 2;
+	union {
+		struct kvm_msrs head;
+		uint8_t bytes[sizeof(struct kvm_msrs) + sizeof(entries)];
+	} msrs = { .head = { .nmsrs = sizeof(entries) / sizeof(entries[0]) } };
+	memcpy(msrs.bytes + sizeof(struct kvm_msrs), entries, sizeof(entries));
 	if (ioctl(vcpu->fd, KVM_SET_MSRS, &msrs) < 0)
 		return error_set(err, -errno, "KVM_SET_MSRS: %s", strerror(errno));
 	/* A KVM that lacks one of them sets those before it: no guest here depends on them. */
