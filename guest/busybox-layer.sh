@@ -13,8 +13,9 @@ die() { echo "busybox-layer: $*" >&2; exit 1; }
 out=$1
 busybox=$(command -v busybox || true)
 if [ -z "$busybox" ] || ! dpkg-query -W busybox-static >/dev/null 2>&1; then
-    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null ||
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         die "busybox-static is missing; run: sudo apt-get install busybox-static"
+    fi
     apt-get -o DPkg::Lock::Timeout=300 install -y busybox-static >/dev/null ||
         die "could not install busybox-static"
     busybox=$(command -v busybox)

@@ -19,7 +19,8 @@ struct tree_counts {
 };
 
 /*
- * The bytes that arrays of these counts take. Returns 0, or -EFBIG when a count is beyond its 32-bit index or the sum beyond memory.
+ * The bytes that arrays of these counts take. Returns 0, or -EFBIG when a count is beyond its 32-bit index or the sum beyond
+ * memory.
  */
 int tree_arrays_bytes(const struct tree_counts *counts, size_t *bytes);
 

@@ -21,8 +21,8 @@ struct tree_builder *tree_builder_create(void)
 	builder->last_directory = TREE_NONE;
 	uint32_t root;
 	const struct tree_entry entry = { .next_sibling = TREE_NONE };
-	if (!array_extend(&builder->slots, SLOTS_FIRST * sizeof(uint32_t)) || array_append(&builder->entries, &entry, sizeof(entry)) ||
-	    builder_add_implied_directory(builder, 0, &root)) {
+	if (!array_extend(&builder->slots, SLOTS_FIRST * sizeof(uint32_t)) ||
+	    array_append(&builder->entries, &entry, sizeof(entry)) || builder_add_implied_directory(builder, 0, &root)) {
 		tree_builder_destroy(builder);
 		return NULL;
 	}
@@ -33,8 +33,9 @@ void tree_builder_destroy(struct tree_builder *builder)
 {
 	if (!builder)
 		return;
-	struct array *const arrays[] = { &builder->entries, &builder->inodes, &builder->extents, &builder->xattrs, &builder->strings,
-					 &builder->slots, &builder->clean, &builder->clean_link, &builder->last_path };
+	struct array *const arrays[] = { &builder->entries, &builder->inodes,     &builder->extents,
+					 &builder->xattrs,  &builder->strings,    &builder->slots,
+					 &builder->clean,   &builder->clean_link, &builder->last_path };
 	for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
 		array_free(arrays[i]);
 	for (uint32_t i = 0; i < builder->source_count; i++) {
@@ -56,16 +57,17 @@ int builder_begin_layer(struct tree_builder *builder, struct error *err)
 	return 0;
 }
 
-int builder_add_source(struct tree_builder *builder, int fd, const void *memory, uint64_t size_bytes, const char *name, uint32_t *source)
+int builder_add_source(struct tree_builder *builder, int fd, const void *memory, uint64_t size_bytes, const char *name,
+		       uint32_t *source)
 {
 	struct tree_source *sources = reallocarray(builder->sources, (size_t)builder->source_count + 1, sizeof(*sources));
 	if (!sources)
 		return -ENOMEM;
 	builder->sources = sources;
-	char *copy = strdup(name);
-	if (!copy)
+	struct tree_source *new = &sources[builder->source_count];
+	*new = (struct tree_source){ fd, memory, size_bytes, strdup(name) };
+	if (!new->name)
 		return -ENOMEM;
-	sources[builder->source_count] = (struct tree_source){ fd, memory, size_bytes, copy };
 	*source = builder->source_count++;
 	return 0;
 }
@@ -191,7 +193,8 @@ uint32_t builder_find(struct tree_builder *builder, uint32_t directory, const ch
 	return entry && builder_entry_visible(builder, entry) ? entry : TREE_NONE;
 }
 
-int builder_set(struct tree_builder *builder, uint32_t directory, const char *name, size_t length, uint32_t inode, struct error *err)
+int builder_set(struct tree_builder *builder, uint32_t directory, const char *name, size_t length, uint32_t inode,
+		struct error *err)
 {
 	if (length > NAME_BYTES_MAX) {
 		char quoted[64];

@@ -8,8 +8,8 @@
  *   - a directory that no entry names is gone with all that is below it, since every walk starts at the root;
  *   - a directory's opaque mark M hides what layers before M brought, in it and everywhere below.
  *
- * Marks are pushed one level down whenever a walk or the finish steps into a directory, always from the root, so a directory that was
- * stepped into knows the highest mark of all its ancestors.
+ * Marks are pushed one level down whenever a walk or the finish steps into a directory, always from the root, so a directory that
+ * was stepped into knows the highest mark of all its ancestors.
  *
  * A whiteout or opaque marker may stand anywhere in its layer; the result does not depend on where. A directory of lower layers in
  * which this layer already put something (it is `touched`) therefore survives the marker with this layer's names only, and with the
@@ -42,8 +42,8 @@ struct tree_builder {
 	uint32_t layer_count;   /* layers begun so far; the current one is the last */
 	struct array clean;     /* scratch: the path of the current entry, cleaned */
 	struct array clean_link;
-	struct array last_path; /* the parent path that was resolved last, and what it led to: most entries have their predecessor's */
-	uint32_t last_directory; /* TREE_NONE: last_path is not valid */
+	struct array last_path; /* the parent path that was resolved last; most entries have their predecessor's */
+	uint32_t last_directory; /* what it led to; TREE_NONE: it is not valid any more */
 };
 
 static inline struct tree_entry *builder_entry(const struct tree_builder *builder, uint32_t entry)
@@ -84,7 +84,8 @@ static inline uint16_t builder_layer(const struct tree_builder *builder)
 int builder_begin_layer(struct tree_builder *builder, struct error *err);
 
 /* Adds a source and returns its number in `source`; the builder then owns `fd`. -ENOMEM: it does not. */
-int builder_add_source(struct tree_builder *builder, int fd, const void *memory, uint64_t size_bytes, const char *name, uint32_t *source);
+int builder_add_source(struct tree_builder *builder, int fd, const void *memory, uint64_t size_bytes, const char *name,
+		       uint32_t *source);
 
 /* Appends bytes to the strings. Returns 0, -ENOMEM, or -EFBIG beyond 4 GiB. */
 int builder_add_string(struct tree_builder *builder, const char *bytes, size_t length, uint32_t *offset);
@@ -105,7 +106,8 @@ uint32_t builder_find(struct tree_builder *builder, uint32_t directory, const ch
 bool builder_entry_visible(struct tree_builder *builder, uint32_t entry);
 
 /* Makes `name` in `directory` name `inode`, whatever it named before, stamped with the current layer. */
-int builder_set(struct tree_builder *builder, uint32_t directory, const char *name, size_t length, uint32_t inode, struct error *err);
+int builder_set(struct tree_builder *builder, uint32_t directory, const char *name, size_t length, uint32_t inode,
+		struct error *err);
 
 /* Hides what lower layers brought of the entry: all of it, or, when this layer has put something there, the lower part of it. */
 void builder_hide_lower(struct tree_builder *builder, uint32_t entry);
@@ -115,10 +117,12 @@ void builder_hide_lower(struct tree_builder *builder, uint32_t entry);
  * missing is made (implied directories), and all directories on the way count as touched. Returns 0, -ENOENT, -ENOTDIR, -ELOOP,
  * -ENAMETOOLONG, -ENOMEM with a line in `err`.
  */
-int builder_resolve(struct tree_builder *builder, const char *path, size_t length, bool create, uint32_t *directory, struct error *err);
+int builder_resolve(struct tree_builder *builder, const char *path, size_t length, bool create, uint32_t *directory,
+		    struct error *err);
 
 /*
- * Applies one entry of the current layer; its extents lie in `source`. Returns 0 or -errno with a line that does not name the entry.
+ * Applies one entry of the current layer; its extents lie in `source`. Returns 0 or -errno with a line that does not name the
+ * entry.
  */
 int builder_merge(struct tree_builder *builder, const struct tar_entry *entry, uint32_t source, struct error *err);
 

@@ -51,7 +51,8 @@ int cache_open(struct cache *cache, const char *given, struct error *err)
 	if (fd < 0 || fstat(fd, &st))
 		ret = error_set(err, -errno, "cannot use the cache %s: %s", path, strerror(errno));
 	else if (st.st_uid != geteuid() || (st.st_mode & 022))
-		ret = error_set(err, -EPERM, "the cache %s belongs to another user or is open to others: chmod go-w it or set XDG_CACHE_HOME",
+		ret = error_set(err, -EPERM,
+				"the cache %s belongs to another user or is open to others: chmod go-w it or set XDG_CACHE_HOME",
 				path);
 	if (ret) {
 		if (fd >= 0)

@@ -6,9 +6,9 @@
  *   CACHE/digests/DEV-INO what the digest of that layer file was when it had this size and these times
  *   CACHE/trees/KEY       the merged tree of a stack of layer files
  *
- * A file is written without a name (O_TMPFILE) and gets one when it is complete, so a run that is killed leaves nothing behind. Where
- * the file system knows no files without names, a temporary name next to the real one is used, and a later run of the same entry
- * overwrites what a killed one left. What is not used any more is removed when something is added (trim.c).
+ * A file is written without a name (O_TMPFILE) and gets one when it is complete, so a run that is killed leaves nothing behind.
+ * Where the file system knows no files without names, a temporary name next to the real one is used, and a later run of the same
+ * entry overwrites what a killed one left. What is not used any more is removed when something is added (trim.c).
  *
  * The directory belongs to this user alone (0700). Its files are nevertheless checked like any other input when they are opened.
  */
@@ -28,15 +28,15 @@ struct cache {
 };
 
 /*
- * Opens the cache at `path`; NULL: $XDG_CACHE_HOME/trvmm or $HOME/.cache/trvmm. What is missing of the path is created, 0700. Returns
- * 0, or -errno with a line: no home, not a directory, not ours or open to others (-EPERM).
+ * Opens the cache at `path`; NULL: $XDG_CACHE_HOME/trvmm or $HOME/.cache/trvmm. What is missing of the path is created, 0700.
+ * Returns 0, or -errno with a line: no home, not a directory, not ours or open to others (-EPERM).
  */
 int cache_open(struct cache *cache, const char *path, struct error *err);
 void cache_close(struct cache *cache);
 
 /*
- * Waits until no other run works on entry `key` and keeps others waiting until the returned descriptor is closed; the kernel lets go
- * when a run is killed. Returns the descriptor or -errno.
+ * Waits until no other run works on entry `key` and keeps others waiting until the returned descriptor is closed; the kernel lets
+ * go when a run is killed. Returns the descriptor or -errno.
  */
 int cache_lock(const struct cache *cache, uint64_t key);
 
@@ -64,8 +64,8 @@ void cache_drop(struct cache_file *file);
 void cache_touch(int fd, const struct stat *st);
 
 /*
- * Removes from DIRECTORY what was not used for a month, and then the least recently used until at most `limit_bytes` are left. What was
- * used in the last hour stays.
+ * Removes from DIRECTORY what was not used for a month, and then the least recently used until at most `limit_bytes` are left. What
+ * was used in the last hour stays.
  */
 void cache_trim(const struct cache *cache, const char *directory, uint64_t limit_bytes);
 
@@ -79,8 +79,8 @@ struct file_identity {
 struct file_identity file_identity_of(const struct stat *st);
 
 /*
- * Whether the identity can be relied on: a file that was changed a moment ago may change again within the same tick of the file system's
- * clock, and would look the same.
+ * Whether the identity can be relied on: a file that was changed a moment ago may change again within the same tick of the file
+ * system's clock, and would look the same.
  */
 bool file_identity_is_settled(const struct file_identity *identity);
 
@@ -95,9 +95,9 @@ uint64_t cache_checksum(uint64_t seed, const void *data, size_t length);
 #define DIGEST_BYTES 32u
 
 /*
- * Finds or makes the inflated form of the gzip file `fd` (its state: `st`) in the cache. On success `inflated` is a new descriptor whose
- * first `size_bytes` are the inflated bytes, and `digest` the compressed file's SHA-256. Returns 0, or -errno with a line that says
- * what is wrong with the file or with the cache.
+ * Finds or makes the inflated form of the gzip file `fd` (its state: `st`) in the cache. On success `inflated` is a new descriptor
+ * whose first `size_bytes` are the inflated bytes, and `digest` the compressed file's SHA-256. Returns 0, or -errno with a line
+ * that says what is wrong with the file or with the cache.
  */
 int inflated_open(const struct cache *cache, int fd, const struct stat *st, int *inflated, uint64_t *size_bytes,
 		  uint8_t digest[DIGEST_BYTES], struct error *err);
@@ -110,14 +110,14 @@ int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_B
 
 /*
  * Inflates all members of the gzip file `from` to the file `to`, from its start; `size_bytes` is how much it was, `checksum` chains
- * cache_checksum() over its chunks. Returns 0; -EINVAL (corrupt), -ENODATA (truncated) or an I/O error with a line that names the byte of
- * the compressed file. `to_name`: for messages.
+ * cache_checksum() over its chunks. Returns 0; -EINVAL (corrupt), -ENODATA (truncated) or an I/O error with a line that names the
+ * byte of the compressed file. `to_name`: for messages.
  */
 int gzip_inflate_file(int from, int to, const char *to_name, uint64_t *size_bytes, uint64_t *checksum, struct error *err);
 
 /*
- * The SHA-256 of the file `fd`, whose state is `st`: remembered in the cache (`remembered` is set), or computed. Returns 0 or -errno with
- * a line.
+ * The SHA-256 of the file `fd`, whose state is `st`: remembered in the cache (`remembered` is set), or computed. Returns 0 or
+ * -errno with a line.
  */
 int digest_find(const struct cache *cache, int fd, const struct stat *st, uint8_t digest[DIGEST_BYTES], bool *remembered,
 		struct error *err);

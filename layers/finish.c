@@ -1,9 +1,9 @@
 /*
  * From a growing tree to a finished one: what can be reached from the root, in dense arrays.
  *
- * The order of entries is a list of entry numbers, breadth first; it is its own queue, so depth costs nothing. Inodes keep the order
- * in which they were brought. All arrays of the result lie in one mapping of exactly their size, and everything else goes back to the
- * system.
+ * The order of entries is a list of entry numbers, breadth first; it is its own queue, so depth costs nothing. Inodes keep the
+ * order in which they were brought. All arrays of the result lie in one mapping of exactly their size, and everything else goes
+ * back to the system.
  */
 #include "layers/builder_internal.h"
 

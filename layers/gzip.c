@@ -1,8 +1,8 @@
 /*
  * gzip to a plain file: RFC 1952. One pass with zlib, which also checks every member's CRC and length.
  *
- * A file may consist of several members, and zeroes may pad its end (as on tapes); anything else behind a member is an error, since it
- * means that the file is not what its maker made.
+ * A file may consist of several members, and zeroes may pad its end (as on tapes); anything else behind a member is an error, since
+ * it means that the file is not what its maker made.
  */
 #define ZLIB_CONST
 #include <errno.h>
@@ -58,7 +58,7 @@ static int drain(struct inflation *inflation, struct error *err)
 			continue;
 		if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
 			return error_set(err, -errno,
-					 "no space left in the cache %s after %llu MB of the inflated layer: make room or set XDG_CACHE_HOME",
+					 "no space left in the cache %s after %llu MB: make room or set XDG_CACHE_HOME",
 					 inflation->to_name, (unsigned long long)((inflation->written_bytes + done) >> 20));
 		if (n < 0)
 			return error_set(err, -errno, "cannot write to the cache %s: %s", inflation->to_name, strerror(errno));
@@ -84,7 +84,8 @@ static int begin_member(struct inflation *inflation, struct error *err)
 	if (!stream->avail_in)
 		return 0;
 	if (inflation->padding || *stream->next_in != 0x1f)
-		return error_set(err, -EINVAL, "something that is not gzip follows the compressed data at byte %llu", position(inflation));
+		return error_set(err, -EINVAL, "something that is not gzip follows the compressed data at byte %llu",
+				 position(inflation));
 	inflateReset(stream);
 	inflation->open = true;
 	return 0;

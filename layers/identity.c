@@ -24,7 +24,9 @@ bool file_identity_is_settled(const struct file_identity *identity)
 	struct timespec now;
 	if (clock_gettime(CLOCK_REALTIME, &now))
 		return false;
-	/* Linux stamps with the tick (10 ms at most); a ctime of whole seconds comes from a file system that counts in up to two. */
+	/*
+	 * Linux stamps with the tick (10 ms at most); a ctime of whole seconds comes from a file system that counts in up to two.
+	 */
 	const int64_t needed_ns = identity->ctime_ns ? 50000000 : 2000000000;
 	const int64_t age_s = now.tv_sec - identity->ctime_s;
 	if (age_s > 10)

@@ -14,7 +14,8 @@
 #include "layers/arrays_internal.h"
 
 #define INDEX_MAGIC 0x31786564696d7674 /* "tvmidex1", and the byte order */
-#define INDEX_VERSION 1u /* raise it with every change of what the file holds, and of what the merge or the tar reader make of a layer */
+/* Raise it with every change of what the file holds, and of what the merge or the tar reader make of a layer. */
+#define INDEX_VERSION 1u
 
 #define TREES_BYTES_MAX ((uint64_t)512 << 20)
 
@@ -117,9 +118,12 @@ static int open_parts(struct index_file *file, const struct array *key)
 	return checksum_parts(parts, 3) == head->checksum ? 0 : -EBADMSG;
 }
 
-/* A source for every layer, inflated ones from the cache, then one for every file. The layers' own descriptors stay where they are. */
-static int open_sources(struct tree *tree, const struct cache *cache, const struct index_file *file, const struct layer_file *layers,
-			size_t layer_count, const struct layers_memory_file *files, size_t file_count)
+/*
+ * A source for every layer, inflated ones from the cache, then one for every file. The layers' own descriptors stay where they are.
+ */
+static int open_sources(struct tree *tree, const struct cache *cache, const struct index_file *file,
+			const struct layer_file *layers, size_t layer_count, const struct layers_memory_file *files,
+			size_t file_count)
 {
 	if (file->head.origin_bytes != layer_count * sizeof(struct origin))
 		return -EBADMSG;
@@ -265,8 +269,8 @@ static int write_index(const struct cache *cache, const struct array *key, const
 	return ret;
 }
 
-void index_save(const struct cache *cache, const struct layer_file *layers, size_t layer_count, const struct layers_memory_file *files,
-		size_t file_count, const struct tree *tree)
+void index_save(const struct cache *cache, const struct layer_file *layers, size_t layer_count,
+		const struct layers_memory_file *files, size_t file_count, const struct tree *tree)
 {
 	if (!can_be_saved(layers, layer_count, tree))
 		return;

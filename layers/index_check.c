@@ -1,9 +1,9 @@
 /*
  * A tree from the cache, checked once so that its readers need not look; see index_check() in index_internal.h.
  *
- * One pass over each array in the order in which it lies. That entries are breadth first does most of the work: walking the entries, each
- * directory's children must be the very next ones that no directory has claimed, so every entry has one directory, which stands before
- * it, and neither lists nor directories can be circles.
+ * One pass over each array in the order in which it lies. That entries are breadth first does most of the work: walking the
+ * entries, each directory's children must be the very next ones that no directory has claimed, so every entry has one directory,
+ * which stands before it, and neither lists nor directories can be circles.
  */
 #include <errno.h>
 #include <stdlib.h>

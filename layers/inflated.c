@@ -9,11 +9,12 @@
  *
  *   - The file gets its name when it is complete. Its size and foot are checked when it is opened.
  *   - Its time is set to one that the digest determines, whole seconds long past: whoever writes to the file later changes that.
- *   - It is not synced, which would take longer than inflating. Instead the foot tells in which boot of the machine it was written, and the
- *     first run after another boot reads all of the file once and compares a checksum: a power failure may have lost some of it.
+ *   - It is not synced, which would take longer than inflating. Instead the foot tells in which boot of the machine it was
+ *     written, and the first run after another boot reads all of the file once and compares a checksum: a power failure may have
+ *     lost some of it.
  *
- * A file that fails any of this is made anew. What nothing here notices is a medium that returns other bytes than it was given; a layer
- * that is not compressed has no more than that, and reading all of it at every start would take longer than the start.
+ * A file that fails any of this is made anew. What nothing here notices is a medium that returns other bytes than it was given; a
+ * layer that is not compressed has no more than that, and reading all of it at every start would take longer than the start.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -83,8 +84,8 @@ static int read_foot(int fd, const uint8_t digest[DIGEST_BYTES], struct foot *fo
 	    st.st_mtim.tv_sec != expected_mtime(digest) || st.st_mtim.tv_nsec != 0 ||
 	    pread(fd, foot, sizeof(*foot), st.st_size - (off_t)sizeof(*foot)) != (ssize_t)sizeof(*foot) ||
 	    memcmp(foot->magic, foot_magic, sizeof(foot_magic)) != 0 || memcmp(foot->digest, digest, DIGEST_BYTES) != 0 ||
-	    foot->checksum != cache_checksum(0, foot, offsetof(struct foot, checksum)) || foot->payload_bytes > (uint64_t)st.st_size ||
-	    foot_offset(foot->payload_bytes) + sizeof(*foot) != (uint64_t)st.st_size)
+	    foot->checksum != cache_checksum(0, foot, offsetof(struct foot, checksum)) ||
+	    foot->payload_bytes > (uint64_t)st.st_size || foot_offset(foot->payload_bytes) + sizeof(*foot) != (uint64_t)st.st_size)
 		return -EBADMSG;
 	cache_touch(fd, &st);
 	return 0;

@@ -27,8 +27,8 @@ void layer_file_close(struct layer_file *layer);
 int layer_file_error(const struct layer_file *layer, int code, struct error *err);
 
 /*
- * Finds out by their first bytes what the files are, and has compressed ones inflated, several at a time. `cache` may be closed (fd -1):
- * then it is opened, at `cache_dir`, when it is needed. The line in `err` names the layer; when several fail, the lowest.
+ * Finds out by their first bytes what the files are, and has compressed ones inflated, several at a time. `cache` may be closed (fd
+ * -1): then it is opened, at `cache_dir`, when it is needed. The line in `err` names the layer; when several fail, the lowest.
  */
 int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const char *cache_dir, struct error *err);
 

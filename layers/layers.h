@@ -1,9 +1,9 @@
 /*
  * Layers: formats in, one merged tree out.
  *
- * A stack of layers is applied bottom first to a builder; every name is stamped with its layer, so a whiteout removes only what lower
- * layers brought, wherever it stands in its own layer. Paths resolve inside the virtual root (symbolic links of lower layers are
- * followed for parents, 40 at most, ".." stops at the root). The merge happens in memory: a hostile layer has no host path to
+ * A stack of layers is applied bottom first to a builder; every name is stamped with its layer, so a whiteout removes only what
+ * lower layers brought, wherever it stands in its own layer. Paths resolve inside the virtual root (symbolic links of lower layers
+ * are followed for parents, 40 at most, ".." stops at the root). The merge happens in memory: a hostile layer has no host path to
  * traverse. File contents stay where they are.
  *
  * Formats are known by content, not by name: tar (v7, ustar, PAX, GNU), gzip around it (inflated once into the cache).
@@ -28,11 +28,12 @@ struct layers_memory_file {
 };
 
 /*
- * The merged tree of the layer files in `paths`, bottom first, with `files` on top, in one call. This is what a run wants: the first time
- * a stack of layers is seen its tree is saved in the cache, and the next time it is mapped from there and no header is read.
+ * The merged tree of the layer files in `paths`, bottom first, with `files` on top, in one call. This is what a run wants: the
+ * first time a stack of layers is seen its tree is saved in the cache, and the next time it is mapped from there and no header is
+ * read.
  *
- * Layers are known by device, inode, size and times; one that was touched is read again. `cache_dir`: see layers_apply_file(). A cache
- * that cannot be used is an error only when a compressed layer needs it. Returns 0 or -errno with one line in `err`.
+ * Layers are known by device, inode, size and times; one that was touched is read again. `cache_dir`: see layers_apply_file(). A
+ * cache that cannot be used is an error only when a compressed layer needs it. Returns 0 or -errno with one line in `err`.
  */
 int layers_load(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
 		const char *cache_dir, struct tree **tree, struct error *err);

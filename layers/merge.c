@@ -133,8 +133,8 @@ static int describe_directory(struct tree_builder *builder, const struct tar_ent
 	return 0;
 }
 
-static int merge_directory(struct tree_builder *builder, const struct tar_entry *from, uint32_t parent, const struct split_path *path,
-			   struct error *err)
+static int merge_directory(struct tree_builder *builder, const struct tar_entry *from, uint32_t parent,
+			   const struct split_path *path, struct error *err)
 {
 	const uint32_t entry = builder_find(builder, parent, path->name, path->name_bytes);
 	if (entry != TREE_NONE && S_ISDIR(builder_inode(builder, builder_entry(builder, entry)->inode)->mode)) {
@@ -159,8 +159,8 @@ static int merge_other(struct tree_builder *builder, const struct tar_entry *fro
 		ret = add_extents(builder, from, source, &inode);
 	} else if (S_ISLNK(from->mode)) {
 		if (!from->link.length || from->link.length > LINK_TARGET_MAX)
-			return error_set(err, -EINVAL, "a symbolic link to a path of %zu bytes; 1 to %u are allowed", from->link.length,
-					 LINK_TARGET_MAX);
+			return error_set(err, -EINVAL, "a symbolic link to a path of %zu bytes; 1 to %u are allowed",
+					 from->link.length, LINK_TARGET_MAX);
 		inode.size_bytes = from->link.length;
 		ret = builder_add_string(builder, from->link.bytes, from->link.length, &inode.target);
 	} else {
@@ -175,8 +175,8 @@ static int merge_other(struct tree_builder *builder, const struct tar_entry *fro
 }
 
 /* A second name for what the link's path names at this moment, in whatever layer that lies. */
-static int merge_hard_link(struct tree_builder *builder, const struct tar_entry *from, uint32_t parent, const struct split_path *path,
-			   struct error *err)
+static int merge_hard_link(struct tree_builder *builder, const struct tar_entry *from, uint32_t parent,
+			   const struct split_path *path, struct error *err)
 {
 	struct split_path target;
 	uint32_t directory, entry = TREE_NONE;
@@ -190,7 +190,8 @@ static int merge_hard_link(struct tree_builder *builder, const struct tar_entry 
 	if (!ret && target.name_bytes)
 		entry = builder_find(builder, directory, target.name, target.name_bytes);
 	if (ret || (entry == TREE_NONE && target.name_bytes))
-		return error_set(err, -ENOENT, "a hard link to '%s', which neither this layer nor one below it has brought before", quoted);
+		return error_set(err, -ENOENT, "a hard link to '%s', which neither this layer nor one below it has brought before",
+				 quoted);
 	if (entry == TREE_NONE || S_ISDIR(builder_inode(builder, builder_entry(builder, entry)->inode)->mode))
 		return error_set(err, -EINVAL, "a hard link to '%s', which is a directory", quoted);
 	return builder_set(builder, parent, path->name, path->name_bytes, builder_entry(builder, entry)->inode, err);

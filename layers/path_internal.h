@@ -38,9 +38,9 @@ bool path_cursor_at_end(const struct path_cursor *cursor);
 int path_cursor_push(struct path_cursor *cursor, const char *target, size_t length);
 
 /*
- * Cleans `path` lexically into `out` (room for `length` bytes): no leading, trailing or doubled slashes, no ".", and ".." takes away
- * the component before it and stops at the root. This is what container engines do to the names in a layer before they look at any
- * file system (Go's filepath.Clean), so "a/../b" is "b" though there may be no "a". Returns the new length; 0 is the root.
+ * Cleans `path` lexically into `out` (room for `length` bytes): no leading, trailing or doubled slashes, no ".", and ".." takes
+ * away the component before it and stops at the root. This is what container engines do to the names in a layer before they look at
+ * any file system (Go's filepath.Clean), so "a/../b" is "b" though there may be no "a". Returns the new length; 0 is the root.
  */
 size_t path_clean(char *out, const char *path, size_t length);
 

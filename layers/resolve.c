@@ -72,7 +72,8 @@ static int step(struct tree_builder *builder, struct path_cursor *cursor, const 
 	return 0;
 }
 
-int builder_resolve(struct tree_builder *builder, const char *path, size_t length, bool create, uint32_t *directory, struct error *err)
+int builder_resolve(struct tree_builder *builder, const char *path, size_t length, bool create, uint32_t *directory,
+		    struct error *err)
 {
 	if (create && builder->last_directory != TREE_NONE && builder->last_path.used == length &&
 	    (!length || memcmp(builder->last_path.data, path, length) == 0)) {

@@ -96,8 +96,8 @@ int tar_find_attributes(const struct tar_reader *reader, struct tar_entry *entry
 static int find_device(const struct tar_header *header, struct tar_entry *entry, struct error *err)
 {
 	int64_t major, minor;
-	if (!tar_number(header->major, sizeof(header->major), &major) || !tar_number(header->minor, sizeof(header->minor), &minor) ||
-	    major < 0 || major > 0xfff || minor < 0 || minor > 0xfffff)
+	if (!tar_number(header->major, sizeof(header->major), &major) ||
+	    !tar_number(header->minor, sizeof(header->minor), &minor) || major < 0 || major > 0xfff || minor < 0 || minor > 0xfffff)
 		return error_set(err, -EINVAL, "malformed device number");
 	entry->rdev = (uint32_t)major << 20 | (uint32_t)minor;
 	return 0;
@@ -144,7 +144,8 @@ int tar_find_type(const struct tar_reader *reader, struct tar_entry *entry, bool
 		entry->mode |= S_IFIFO;
 		return 0;
 	default:
-		return error_set(err, -ENOTSUP, "is of type '%s', which has no place in a layer", error_quote(quoted, sizeof(quoted), &type, 1));
+		return error_set(err, -ENOTSUP, "is of type '%s', which has no place in a layer",
+				 error_quote(quoted, sizeof(quoted), &type, 1));
 	}
 }
 

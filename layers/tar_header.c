@@ -5,7 +5,9 @@
 
 #include "base/le.h"
 
-/* GNU's numbers that do not fit into octal: the field as one big-endian two's complement number, its top bit replaced by the mark. */
+/*
+ * GNU's numbers that do not fit into octal: the field as one big-endian two's complement number, its top bit replaced by the mark.
+ */
 static bool base256(const uint8_t *field, size_t bytes, int64_t *number)
 {
 	const bool negative = field[0] & 0x40;

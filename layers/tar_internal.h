@@ -132,8 +132,8 @@ void tar_open(struct tar_reader *reader, int fd, const uint8_t *memory, uint64_t
 void tar_close(struct tar_reader *reader);
 
 /*
- * The next entry. Returns 1, 0 at the end, or -errno with a line that begins with "entry N 'NAME': " where it concerns one. -EINVAL:
- * malformed, -ENODATA: truncated, -ENOTSUP: a kind of entry that has no place in a layer, -ENOMEM, or an I/O error.
+ * The next entry. Returns 1, 0 at the end, or -errno with a line that begins with "entry N 'NAME': " where it concerns one.
+ * -EINVAL: malformed, -ENODATA: truncated, -ENOTSUP: a kind of entry that has no place in a layer, -ENOMEM, or an I/O error.
  */
 int tar_next(struct tar_reader *reader, struct tar_entry *entry, struct error *err);
 

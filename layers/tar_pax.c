@@ -21,7 +21,10 @@ bool decimal_parse(const char *text, size_t length, uint64_t *number)
 	return length > 0 && value <= INT64_MAX;
 }
 
-/* Seconds with an optional sign and fraction; digits beyond nanoseconds are cut. Before 1970 the fraction counts down: -1.5 is -2 + 0.5. */
+/*
+ * Seconds with an optional sign and fraction; digits beyond nanoseconds are cut. Before 1970 the fraction counts down: -1.5 is -2 +
+ * 0.5.
+ */
 static bool parse_time(const char *text, size_t length, int64_t *seconds, uint32_t *nanoseconds)
 {
 	const bool negative = length && text[0] == '-';

@@ -58,7 +58,7 @@ static int read_map_gnu(struct tar_reader *reader, uint64_t *real_size, struct e
 	int ret = take_ranges(reader, header + HEADER_RANGES_AT, HEADER_RANGES, err);
 	char more = header[482];
 	while (!ret && more) {
-		char block[TAR_BLOCK_BYTES];
+		char block[TAR_BLOCK_BYTES] = { 0 };
 		ret = read_block(reader, reader->next, block, err);
 		if (ret)
 			break;
@@ -105,7 +105,7 @@ static int next_line(struct tar_reader *reader, struct lines *lines, uint64_t *n
 static int read_map_1_0(struct tar_reader *reader, uint64_t *stored, struct error *err)
 {
 	struct lines lines = { .at = TAR_BLOCK_BYTES, .stored = *stored };
-	uint64_t count;
+	uint64_t count = 0;
 	int ret = next_line(reader, &lines, &count, err);
 	for (uint64_t i = 0; !ret && i < count; i++) {
 		struct sparse_range range = { 0, 0 };

@@ -37,7 +37,10 @@ static uint32_t find_child(const struct tree *tree, uint32_t directory, const ch
 	return e;
 }
 
-/* The directories from the root down to where a look-up stands: an entry knows its directory's inode only, and ".." needs the entry. */
+/*
+ * The directories from the root down to where a look-up stands: an entry knows its directory's inode only, and ".." needs the
+ * entry.
+ */
 struct trail {
 	uint32_t *entries;
 	size_t depth, capacity;

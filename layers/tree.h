@@ -11,9 +11,10 @@
  * Indices instead of pointers: half the memory, and the arrays can be written to a file and mapped again as they are. All arrays
  * are dense; entries of removed names do not occur in a finished tree. Entry 0 and inode 0 are the root.
  *
- * A tree from tree_builder_finish() or layers_load() promises more, which a reader may use and need not: entries lie breadth first, so
- * the children of a directory are neighbours (next_sibling is the next index or TREE_NONE) and stand behind their directory; inodes,
- * and with them extents and xattrs, keep the order in which the layers brought them, so contents that are neighbours in a layer stay so.
+ * A tree from tree_builder_finish() or layers_load() promises more, which a reader may use and need not: entries lie breadth first,
+ * so the children of a directory are neighbours (next_sibling is the next index or TREE_NONE) and stand behind their directory;
+ * inodes, and with them extents and xattrs, keep the order in which the layers brought them, so contents that are neighbours in a
+ * layer stay so.
  */
 #ifndef TRVMM_LAYERS_TREE_H
 #define TRVMM_LAYERS_TREE_H
@@ -111,7 +112,8 @@ int tree_source_readv(const struct tree *tree, uint32_t source, uint64_t offset,
 
 /*
  * Reads all of a regular file (holes as zeroes) into a new buffer with a 0 byte behind it; the caller frees it. For small files
- * such as /etc/passwd. Returns 0, -EISDIR/-EINVAL when it is no regular file, -EFBIG beyond `limit_bytes`, -ENOMEM, or an I/O error.
+ * such as /etc/passwd. Returns 0, -EISDIR/-EINVAL when it is no regular file, -EFBIG beyond `limit_bytes`, -ENOMEM, or an I/O
+ * error.
  */
 int tree_read_file(const struct tree *tree, uint32_t inode, uint64_t limit_bytes, char **data, size_t *length);
 

@@ -1,9 +1,9 @@
 /*
  * Keeping the cache from growing for ever.
  *
- * An entry's access time says when it was last used: cache_touch() sets it at most once a day, since file systems mounted with noatime
- * do not. Whenever something is added, what was not used for a month goes, and then the least recently used until the directory is within
- * its limit. Runs that have an entry open keep it; its space is free when they end.
+ * An entry's access time says when it was last used: cache_touch() sets it at most once a day, since file systems mounted with
+ * noatime do not. Whenever something is added, what was not used for a month goes, and then the least recently used until the
+ * directory is within its limit. Runs that have an entry open keep it; its space is free when they end.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /*
  * What layer files are, and inflating those that are compressed. See layer_file_internal.h.
  *
- * Inflating is what a first start spends its time on, so the layers of a stack are shared out over threads. They touch nothing in common
- * but the cache directory, which is safe between processes and so between threads.
+ * Inflating is what a first start spends its time on, so the layers of a stack are shared out over threads. They touch nothing in
+ * common but the cache directory, which is safe between processes and so between threads.
  */
 #include <errno.h>
 #include <pthread.h>

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WANT_LEAST ((size_t)1 << 10)
+#define WANT_LEAST ((size_t)4 << 10)
 #define WANT_MOST ((size_t)64 << 10)
 #define WANT_FIRST ((size_t)16 << 10)
 
@@ -59,7 +59,8 @@ static int refill(struct window *window, uint64_t offset)
 
 static int inside(const struct window *window, uint64_t offset, size_t length)
 {
-	return offset >= window->start && offset - window->start <= window->length && length <= window->length - (offset - window->start);
+	return offset >= window->start && offset - window->start <= window->length &&
+	       length <= window->length - (offset - window->start);
 }
 
 int window_read(struct window *window, uint64_t offset, void *to, size_t length)

@@ -172,6 +172,8 @@ int boot_prepare(const struct guest_mem *mem, const struct kernel_image *kernel,
 		return error_set(err, -E2BIG, "the kernel command line is too long (%zu bytes)", cmdline_length);
 	if (protocol == BOOT_PVH && !kernel->pvh_entry)
 		return error_set(err, -ENOEXEC, "the kernel has no PVH entry (CONFIG_PVH)");
+	if (protocol == BOOT_LINUX64 && !kernel->entry_loaded)
+		return error_set(err, -ENOEXEC, "the kernel's entry point lies in none of its segments");
 	int result = kernel_image_load(kernel, mem, &kernel_end, err);
 	if (result < 0)
 		return result;

@@ -125,6 +125,8 @@ static int elf_open(struct kernel_image *image, struct error *err)
 			return error_set(err, -ENOEXEC, "is truncated: a segment ends at byte %llu, the file at %llu",
 					 (unsigned long long)(ph->p_offset + ph->p_filesz), (unsigned long long)image->size_bytes);
 		loads |= ph->p_type == PT_LOAD;
+		if (ph->p_type == PT_LOAD && elf.e_entry >= ph->p_paddr && elf.e_entry - ph->p_paddr < ph->p_memsz)
+			image->entry_loaded = true;
 		if (ph->p_type != PT_NOTE || ph->p_filesz > NOTES_BYTES_MAX || image->pvh_entry)
 			continue;
 		uint8_t *notes = malloc(ph->p_filesz + 1);
@@ -273,7 +275,9 @@ int kernel_image_load(const struct kernel_image *image, const struct guest_mem *
 			continue;
 		/* RAM is zero from the start, so the part that is not in the file needs nothing. */
 		uint8_t *to = guest_ptr(mem, ph->p_paddr, ph->p_memsz);
-		if (!to || ph->p_filesz > ph->p_memsz)
+		if (ph->p_filesz > ph->p_memsz)
+			return error_set(err, -ENOEXEC, "the kernel is corrupt: a segment is larger in the file than in memory");
+		if (!to)
 			return error_set(err, -ENOMEM, "the kernel does not fit into %llu MiB of memory; give more with --memory",
 					 (unsigned long long)(mem->size_bytes >> 20));
 		result = read_at(image->fd, to, ph->p_filesz, ph->p_offset);

@@ -23,6 +23,7 @@ struct kernel_image {
 	bool from_bzimage;       /* setup_header is valid */
 	uint8_t setup_header[0x290 - 0x1f1]; /* struct setup_header from offset 0x1f1 of the bzImage, zero-padded */
 	uint64_t entry;          /* e_entry: physical address of startup_64 */
+	bool entry_loaded;       /* it lies in a segment: false for kernels that have only a PVH entry, or a virtual address there */
 	uint64_t pvh_entry;      /* 32-bit entry of the PVH note; 0: there is none */
 };
 

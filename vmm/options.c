@@ -61,7 +61,7 @@ static const struct {
 	{ OPT_BOOT_TIMEOUT, "boot-timeout", "SECONDS", "how long the guest may take to start (default: 60)" },
 	{ OPT_CONSOLE, "console", NULL, "show the guest kernel's console on stderr" },
 	{ OPT_APPEND, "append", "TEXT", "more words for the kernel command line" },
-	{ OPT_BOOT, "boot", "PROTOCOL", "linux64 or pvh (default: linux64 for Linux, pvh for other kernels with a PVH note)" },
+	{ OPT_BOOT, "boot", "PROTOCOL", "linux64 or pvh (default: linux64; pvh for a kernel that has only that entry)" },
 	{ OPT_NO_KVM_CHECK, "no-kvm-check", NULL, "start even where KVM is software only" },
 	{ OPT_TIMELINE, "timeline", "FILE", "write there when each stage of the start was reached" },
 	{ OPT_VERSION, "version", NULL, "print the version" },
@@ -347,4 +347,5 @@ void options_destroy(struct options *options)
 	free(options->env);
 	options->layers = NULL;
 	options->env = NULL;
+	options->layer_count = options->env_count = 0;
 }

@@ -322,7 +322,7 @@ static int boot(struct run *run, struct error *err)
 	enum boot_protocol protocol = BOOT_LINUX64;
 	char *cmdline;
 
-	if (options->boot == BOOT_CHOICE_PVH)
+	if (options->boot == BOOT_CHOICE_PVH || (options->boot == BOOT_CHOICE_AUTO && !run->kernel.entry_loaded && run->kernel.pvh_entry))
 		protocol = BOOT_PVH;
 	if (asprintf(&cmdline, CMDLINE "%s%s%s", options->console ? "" : CMDLINE_QUIET, options->append ? " " : "",
 		     options->append ? options->append : "") < 0)

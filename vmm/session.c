@@ -5,9 +5,9 @@
  *     \---FAILED--------------------------------------------------------------->
  *      \----- the control connection ends, or the guest does: -125------------->
  *
- * After EXITED nothing of the guest is believed: an honest agent has closed the streams before, so what the device holds is all there
- * is. Delivering that may take as long as the host's reader likes; but when every reader is ready and the guest still keeps a stream
- * open, it has GRACE_TICKS to close it.
+ * After EXITED nothing of the guest is believed: an honest agent has closed the streams before, so what the device holds is all
+ * there is. Delivering that may take as long as the host's reader likes; but when every reader is ready and the guest still keeps
+ * a stream open, it has GRACE_TICKS to close it.
  */
 #include "vmm/session.h"
 
@@ -25,7 +25,7 @@
 #define TICK_NS 100000000
 #define GRACE_TICKS 20
 
-/* ---- the end --------------------------------------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------------------------------- */
 
 static void stop_timer(struct session *session)
 {
@@ -106,7 +106,7 @@ static void send_signal(struct guest *guest, uint32_t number, int signal)
 	(void)control_send(&guest->control, AGENT_SIGNAL, &m, sizeof(m));
 }
 
-/* ---- what the agent says --------------------------------------------------------------------------------------------------------- */
+/* ---- what the agent says ----------------------------------------------------------------------------------------------------- */
 
 static void on_hello(struct guest *guest, const uint8_t *body, size_t length)
 {
@@ -117,7 +117,8 @@ static void on_hello(struct guest *guest, const uint8_t *body, size_t length)
 	const uint32_t version = le32_get(hello.version);
 	if (version != AGENT_PROTOCOL_VERSION) {
 		struct error err;
-		error_set(&err, 0, "the agent in the guest speaks version %u of the protocol, not %u; use the one that came with trvmm",
+		error_set(&err, 0,
+			  "the agent in the guest speaks version %u of the protocol, not %u; use the one that came with trvmm",
 			  version, AGENT_PROTOCOL_VERSION);
 		session_guest_gone(guest->sessions[0], err.text);
 		return;
@@ -232,7 +233,7 @@ void session_guest_gone(struct session *main_session, const char *why)
 	}
 }
 
-/* ---- what the guest connects to -------------------------------------------------------------------------------------------------- */
+/* ---- what the guest connects to ---------------------------------------------------------------------------------------------- */
 
 static int accept_control(void *data, uint32_t port, struct vsock_ends *ends)
 {
@@ -251,76 +252,19 @@ static int accept_stream(void *data, uint32_t port, struct vsock_ends *ends)
 	return stream_accept(session->streams[offset % 4], ends);
 }
 
-/* ---- the request ----------------------------------------------------------------------------------------------------------------- */
-
-struct request {
-	uint8_t *body; /* owned */
-	size_t length, size;
-};
-
-static void request_add(struct request *request, const void *bytes, size_t length)
-{
-	memcpy(request->body + request->length, bytes, length);
-	request->length += length;
-}
-
-static uint32_t count_strings(const char *const *list, size_t *bytes)
-{
-	uint32_t count = 0;
-	for (; list && list[count] && count <= AGENT_STRINGS_MAX; count++)
-		*bytes += strlen(list[count]) + 1;
-	return count;
-}
-
-/* Writes the body of RUN. The caller frees it, also on failure. */
-static int request_build(struct request *request, uint32_t number, const struct session_spec *spec, struct error *err)
-{
-	/* Another session leaves the host name as it is. */
-	const char *hostname = spec->hostname ? spec->hostname : number ? "" : "trvmm";
-	const char *workdir = spec->workdir ? spec->workdir : "";
-	const char *user = spec->user ? spec->user : "";
-	size_t bytes = sizeof(struct agent_run) + strlen(hostname) + strlen(workdir) + strlen(user) + 3;
-	const uint32_t argc = count_strings(spec->argv, &bytes), envc = count_strings(spec->env, &bytes);
-
-	*request = (struct request){ 0 };
-	if (!argc)
-		return error_set(err, -EINVAL, "there is no command");
-	if (strlen(hostname) > 64)
-		return error_set(err, -EINVAL, "the host name is longer than the 64 bytes that Linux takes");
-	if (bytes > AGENT_BODY_MAX || argc > AGENT_STRINGS_MAX || envc > AGENT_STRINGS_MAX - argc)
-		return error_set(err, -E2BIG, "command and environment are too long: %u strings, %zu bytes; at most %u and %u", argc + envc,
-				 bytes, AGENT_STRINGS_MAX, AGENT_BODY_MAX);
-	request->body = malloc(bytes);
-	if (!request->body)
-		return error_set(err, -ENOMEM, "out of memory");
-	const uint32_t flags = (spec->stdin_fd >= 0 ? AGENT_RUN_STDIN : 0) | (spec->terminal ? AGENT_RUN_TERMINAL : 0) |
-			       (spec->sync ? AGENT_RUN_SYNC : 0);
-	const struct agent_run run = { .session = le32_make(number), .flags = le32_make(flags), .rows = le16_make(spec->rows),
-				       .columns = le16_make(spec->columns), .argc = le32_make(argc), .envc = le32_make(envc) };
-	request_add(request, &run, sizeof(run));
-	request_add(request, hostname, strlen(hostname) + 1);
-	request_add(request, workdir, strlen(workdir) + 1);
-	request_add(request, user, strlen(user) + 1);
-	for (uint32_t i = 0; i < argc; i++)
-		request_add(request, spec->argv[i], strlen(spec->argv[i]) + 1);
-	for (uint32_t i = 0; i < envc; i++)
-		request_add(request, spec->env[i], strlen(spec->env[i]) + 1);
-	return 0;
-}
-
-/* ---- public ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- public ------------------------------------------------------------------------------------------------------------------ */
 
 static int session_open(struct guest *guest, uint32_t number, const struct session_spec *spec, session_ended ended, void *data,
 			struct session **made, struct error *err)
 {
-	struct request request = { 0 };
+	struct session_request request = { 0 };
 	struct session *session = calloc(1, sizeof(*session));
 	if (!session)
 		return error_set(err, -ENOMEM, "out of memory");
 	*session = (struct session){ .guest = guest, .number = number, .terminal = spec->terminal, .ended = ended, .data = data,
 				     .timer = { .fd = -1, .events = EPOLLIN, .ready = session_tick } };
 	guest->sessions[number] = session;
-	int result = request_build(&request, number, spec, err);
+	int result = session_request_build(&request, number, spec, err);
 	if (result == 0 && (spec->terminal || spec->stdin_fd >= 0))
 		result = stream_create(session, AGENT_STDIN, spec, err);
 	if (result == 0 && !spec->terminal)
@@ -357,7 +301,8 @@ int session_create(struct loop *loop, struct virtio_vsock *vsock, const struct s
 	if (result < 0)
 		goto fail;
 	/* Last: what listens cannot be taken back. */
-	result = virtio_vsock_listen(vsock, AGENT_PORT_STREAMS, agent_stream_port(AGENT_SESSIONS_MAX, AGENT_STDIN) - 1, accept_stream, guest);
+	const uint32_t last_stream = agent_stream_port(AGENT_SESSIONS_MAX, AGENT_STDIN) - 1;
+	result = virtio_vsock_listen(vsock, AGENT_PORT_STREAMS, last_stream, accept_stream, guest);
 	if (result == 0)
 		result = virtio_vsock_listen(vsock, AGENT_PORT_CONTROL, AGENT_PORT_CONTROL, accept_control, guest);
 	if (result < 0) {

@@ -1,9 +1,9 @@
 /*
- * A session: one command in the guest, seen from the host. It talks to the agent (guest/agent/protocol.h) over vsock, joins the command's
- * streams with descriptors of the host, and tells how it ended.
+ * A session: one command in the guest, seen from the host. It talks to the agent (guest/agent/protocol.h) over vsock, joins the
+ * command's streams with descriptors of the host, and tells how it ended.
  *
- * The agent's words are hostile input: whatever it sends, or leaves unsent, costs its own sessions and nothing else. All functions run on
- * the vsock device's loop, or before it runs.
+ * The agent's words are hostile input: whatever it sends, or leaves unsent, costs its own sessions and nothing else. All functions
+ * run on the vsock device's loop, or before it runs.
  */
 #ifndef TRVMM_VMM_SESSION_H
 #define TRVMM_VMM_SESSION_H
@@ -39,10 +39,10 @@ struct session;
 typedef void (*session_ended)(void *data, const struct session_result *result);
 
 /*
- * Prepares the main session: the command starts as soon as the agent connects. Once for a vsock device, of which it takes the host ports
- * of protocol.h. `ready(data)` is called when the agent said HELLO (may be NULL), `ended(data, result)` once, on the loop: all output has been
- * delivered to stdout_fd and stderr_fd by then (or these are broken). Neither may destroy the session or the vsock device. Returns 0, or
- * -errno with one line: -E2BIG for arguments that are too long, -EINVAL, -ENOMEM, -EMFILE.
+ * Prepares the main session: the command starts as soon as the agent connects. Once for a vsock device, of which it takes the host
+ * ports of protocol.h. `ready(data)` is called when the agent said HELLO (may be NULL), `ended(data, result)` once, on the loop:
+ * all output has been delivered to stdout_fd and stderr_fd by then (or these are broken). Neither may destroy the session or the
+ * vsock device. Returns 0, or -errno with one line: -E2BIG for arguments that are too long, -EINVAL, -ENOMEM, -EMFILE.
  */
 int session_create(struct loop *loop, struct virtio_vsock *vsock, const struct session_spec *spec, void (*ready)(void *data),
 		   session_ended ended, void *data, struct session **session, struct error *err);
@@ -55,14 +55,14 @@ int session_exec(struct session *main_session, const struct session_spec *spec, 
 		 struct session **session, struct error *err);
 
 /*
- * Frees a session; `ended` is not called any more; a command that still runs is killed. NULL is allowed. The main session: after the vsock
- * device was destroyed, or when its loop will not run again.
+ * Frees a session; `ended` is not called any more; a command that still runs is killed. NULL is allowed. The main session: after
+ * the vsock device was destroyed, or when its loop will not run again.
  */
 void session_destroy(struct session *session);
 
 /*
- * Sends a signal to the command's own process (remembered until it has started), as docker kill does to a container's; SIGINT and SIGQUIT
- * to its process group, as the keyboard does.
+ * Sends a signal to the command's own process (remembered until it has started), as docker kill does to a container's; SIGINT and
+ * SIGQUIT to its process group, as the keyboard does.
  */
 void session_signal(struct session *session, int signal);
 
@@ -70,8 +70,8 @@ void session_signal(struct session *session, int signal);
 void session_resize(struct session *session, uint16_t rows, uint16_t columns);
 
 /*
- * The guest has stopped for the reason `why`. Sessions of its commands that have not exited end with exit code 125 and this line; those
- * that have go on delivering their output. `ended` is called from here.
+ * The guest has stopped for the reason `why`. Sessions of its commands that have not exited end with exit code 125 and this line;
+ * those that have go on delivering their output. `ended` is called from here.
  */
 void session_guest_gone(struct session *main_session, const char *why);
 

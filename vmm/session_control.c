@@ -1,8 +1,8 @@
 /*
  * The control connection on the host's side: a socket pair, of which the vsock device has the other end, and the frames on it.
  *
- * A frame is at most AGENT_BODY_MAX long, of which CONTROL_BODY_BYTES are kept: nothing that an agent may say needs more. What is to
- * be sent waits in one buffer that grows to a bound, so an agent that does not read costs no more than that.
+ * A frame is at most AGENT_BODY_MAX long, of which CONTROL_BODY_BYTES are kept: nothing that an agent may say needs more. What is
+ * to be sent waits in one buffer that grows to a bound, so an agent that does not read costs no more than that.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -70,13 +70,13 @@ int control_accept(struct control *control, struct vsock_ends *ends)
 	return 0;
 }
 
-/* ---- out ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- out --------------------------------------------------------------------------------------------------------------------- */
 
 static void control_flush(struct control *control)
 {
 	while (control->out_start != control->out_stop) {
-		const ssize_t n = send(control->source.fd, control->out + control->out_start, control->out_stop - control->out_start,
-				       MSG_NOSIGNAL);
+		const ssize_t n = send(control->source.fd, control->out + control->out_start,
+				       control->out_stop - control->out_start, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -124,7 +124,7 @@ int control_send(struct control *control, enum agent_type type, const void *body
 	return 0;
 }
 
-/* ---- in -------------------------------------------------------------------------------------------------------------------------- */
+/* ---- in ---------------------------------------------------------------------------------------------------------------------- */
 
 /* Takes what belongs to the current frame off `bytes`. Returns how much, or -EPROTO. */
 static ssize_t control_take(struct control *control, const uint8_t *bytes, size_t length)

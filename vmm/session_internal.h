@@ -1,4 +1,7 @@
-/* What the session's files share: session.c (life of a session), session_control.c (frames), session_stream.c (streams). */
+/*
+ * What the session's files share: session.c (life of a session), session_control.c (frames), session_stream.c (streams),
+ * session_request.c (the body of RUN).
+ */
 #ifndef TRVMM_VMM_SESSION_INTERNAL_H
 #define TRVMM_VMM_SESSION_INTERNAL_H
 
@@ -7,7 +10,7 @@
 #include "vmm/session.h"
 #include "vmm/stdio.h"
 
-/* ---- session_control.c: the control connection, one for all sessions of a guest -------------------------------------------------- */
+/* ---- session_control.c: the control connection, one for all sessions of a guest ---------------------------------------------- */
 
 /* The longest body that is looked at; what is beyond is skipped. */
 #define CONTROL_BODY_BYTES 1024
@@ -41,11 +44,11 @@ int control_accept(struct control *control, struct vsock_ends *ends);
  */
 int control_send(struct control *control, enum agent_type type, const void *body, size_t length);
 
-/* ---- session_stream.c: one connection of a session ------------------------------------------------------------------------------- */
+/* ---- session_stream.c: one connection of a session --------------------------------------------------------------------------- */
 
 /*
- * Lives until its session is destroyed and the device has let go of it (or the main session is destroyed). The descriptors go to the
- * device when the guest connects.
+ * Lives until its session is destroyed and the device has let go of it (or the main session is destroyed). The descriptors go to
+ * the device when the guest connects.
  */
 struct stream {
 	struct guest *guest;        /* borrowed; has all streams in a list */
@@ -70,7 +73,17 @@ void stream_release(struct stream *stream);
 /* Frees it whatever the device has: that one will not call any more. */
 void stream_destroy(struct stream *stream);
 
-/* ---- session.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- session_request.c ------------------------------------------------------------------------------------------------------- */
+
+struct session_request {
+	uint8_t *body; /* owned */
+	size_t length;
+};
+
+/* Writes the body of RUN for session `number`; the caller frees it, also on failure. -E2BIG, -EINVAL, -ENOMEM with one line. */
+int session_request_build(struct session_request *request, uint32_t number, const struct session_spec *spec, struct error *err);
+
+/* ---- session.c --------------------------------------------------------------------------------------------------------------- */
 
 enum session_state {
 	SESSION_ASKED,    /* RUN is sent, or waits for the agent */

@@ -1,8 +1,8 @@
 /*
  * trvmm's own standard streams as descriptors that never block the event loop.
  *
- * O_NONBLOCK belongs to the open file description, which standard streams share with the shell and its other programs: it must not be set
- * on them. What a descriptor is decides what is done instead:
+ * O_NONBLOCK belongs to the open file description, which standard streams share with the shell and its other programs: it must not
+ * be set on them. What a descriptor is decides what is done instead:
  *
  *   regular file, block device, /dev/null and its like     used as it is (a duplicate: it shares the position, as it should)
  *   pipe, FIFO, terminal                                   opened again through /proc/self/fd: a description of our own, O_NONBLOCK
@@ -11,15 +11,15 @@
  * The threads do read, write, poll, close and then end; they block all signals. They are started before the process is confined.
  * The process must ignore SIGPIPE.
  *
- * A pipe that was opened again still has the original descriptor as a reader or writer. A program that wants its peer to notice that
- * the guest closed its stdin closes its own descriptor 0 after session_create().
+ * A pipe that was opened again still has the original descriptor as a reader or writer. A program that wants its peer to notice
+ * that the guest closed its stdin closes its own descriptor 0 after session_create().
  */
 #ifndef TRVMM_VMM_STDIO_H
 #define TRVMM_VMM_STDIO_H
 
 struct stdio_end {
 	int fd;      /* does not block, CLOEXEC; owned by the caller */
-	int done_fd; /* writing through a thread: hung up (EPOLLHUP) when the thread has written all and ended. Owned likewise; else -1 */
+	int done_fd; /* writing through a thread: hung up (EPOLLHUP) when that has written all and ended; owned likewise. Else -1 */
 };
 
 /* Makes an end to read from or write to `fd` (borrowed). Returns 0 or -errno; `end` is untouched then. */

@@ -5,8 +5,8 @@
 #include <stdint.h>
 
 /*
- * Puts the terminal `fd` (borrowed, stays open) into raw mode: every key goes to the guest. Its modes are restored at exit and by those
- * signals that would end or dump this process and have no handler of their own; after a stop (SIGCONT) it becomes raw again.
+ * Puts the terminal `fd` (borrowed, stays open) into raw mode: every key goes to the guest. Its modes are restored at exit and by
+ * those signals that would end or dump this process and have no handler of their own; after a stop (SIGCONT) it becomes raw again.
  * Once in the life of the process. Returns 0 or -errno: -ENOTTY.
  */
 int terminal_set_raw(int fd);

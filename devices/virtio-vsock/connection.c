@@ -18,9 +18,9 @@
 #include <stdlib.h>
 
 /*
- * The credit that a new connection is given. It may not shrink later (older Linux computes its space without a sign), so it depends on how many
- * there are now. No more than N connections made while there were fewer than N can exist: the backlogs of all are bounded by
- * 128 * 256 KiB + 384 * 64 KiB + 3584 * 16 KiB = 112 MiB.
+ * The credit that a new connection is given. It may not shrink later (older Linux computes its space without a sign), so it
+ * depends on how many there are now. No more than N connections made while there were fewer than N can exist: the backlogs of
+ * all are bounded by 128 * 256 KiB + 384 * 64 KiB + 3584 * 16 KiB = 112 MiB.
  */
 static uint32_t conn_grant(const struct virtio_vsock *vsock)
 {
@@ -232,8 +232,8 @@ void conn_settle_all(struct virtio_vsock *vsock)
 
 	while ((conn = TAILQ_FIRST(&vsock->settle))) {
 		const vsock_done done = conn->done_due ? conn->done : NULL;
-		const vsock_closed closed = conn->in.source.fd < 0 && conn->out.source.fd < 0 && conn->read_over && conn->write_over ?
-						    conn->closed : NULL;
+		const bool over = conn->read_over && conn->write_over && conn->in.source.fd < 0 && conn->out.source.fd < 0;
+		const vsock_closed closed = over ? conn->closed : NULL;
 		TAILQ_REMOVE(&vsock->settle, conn, settle_link);
 		conn->on_settle = false;
 		if (done) {

@@ -1,13 +1,13 @@
 /*
  * Descriptors of the host: reading, writing, watching and closing them without ever blocking the loop.
  *
- * A descriptor is one of three kinds. Sockets are used by sendmsg and recvmsg, whose flags keep them from blocking and from SIGPIPE. Pipes and
- * terminals are used by readv and writev; when O_NONBLOCK is not set (the flag belongs to all who share the open file, so we leave a
- * terminal or the pipe of somebody's shell as it is), poll() says first whether a small access would block. Regular files and /dev/null,
- * which epoll refuses, are always ready.
+ * A descriptor is one of three kinds. Sockets are used by sendmsg and recvmsg, whose flags keep them from blocking and from
+ * SIGPIPE. Pipes and terminals are used by readv and writev; when O_NONBLOCK is not set (the flag belongs to all who share the
+ * open file, so we leave a terminal or the pipe of somebody's shell as it is), poll() says first whether a small access would
+ * block. Regular files and /dev/null, which epoll refuses, are always ready.
  *
- * Watching is level-triggered. Interest in reading stays on while readiness is already known, and is taken back only when the loop reports it
- * again in that state: a connection that reads all it is told of needs no epoll_ctl at all.
+ * Watching is level-triggered. Interest in reading stays on while readiness is already known, and is taken back only when the
+ * loop reports it again in that state: a connection that reads all it is told of needs no epoll_ctl at all.
  */
 #include "devices/virtio-vsock/vsock_internal.h"
 
@@ -59,7 +59,7 @@ void vsock_ends_close(const struct vsock_ends *ends)
 		close(ends->write_fd);
 }
 
-/* ---- reading and writing ------------------------------------------------------------------------------------------------------ */
+/* ---- reading and writing ----------------------------------------------------------------------------------------------------- */
 
 static bool end_polls(const struct vsock_end *end, short events)
 {
@@ -120,7 +120,7 @@ ssize_t end_writev(const struct vsock_end *end, struct iovec *iov, unsigned coun
 	return (ssize_t)done;
 }
 
-/* ---- watching ----------------------------------------------------------------------------------------------------------------- */
+/* ---- watching ---------------------------------------------------------------------------------------------------------------- */
 
 static void end_unwatch(struct vsock_end *end)
 {
@@ -145,7 +145,7 @@ static void end_watch(struct vsock_end *end, uint32_t events)
 	if (loop_add(loop, &end->source) == 0)
 		end->watched = true;
 	else
-		end->unwatchable = true; /* EPERM: always ready. When the kernel has no room for a watch, the first EAGAIN ends the direction. */
+		end->unwatchable = true; /* EPERM: always ready. If the kernel has no room for a watch, the first EAGAIN ends it. */
 }
 
 void ends_watch(struct vsock_conn *conn)
@@ -182,7 +182,8 @@ static void host_readable(struct vsock_conn *conn)
 	}
 }
 
-/* The peer of the descriptor hung up. The loop would report it for ever, so the watch ends, and what is left to do is tried at once. */
+/* The peer of the descriptor hung up. The loop would report it for ever, so the watch ends, and what is left to do is tried at
+ * once. */
 static void host_hung(struct vsock_end *end)
 {
 	struct vsock_conn *conn = end->conn;
@@ -194,7 +195,8 @@ static void host_hung(struct vsock_end *end)
 		return;
 	if (conn->backlog_bytes)
 		stream_flush(conn);
-	/* A socket hangs up when both of its directions are closed. What still waits to be read is read first: EOF comes behind it. */
+	/* A socket hangs up when both of its directions are closed. What still waits to be read is read first: EOF comes behind
+	 * it. */
 	if (conn->state != VSOCK_DEAD && !conn->write_over && (conn->read_over || end == &conn->out || conn->backlog_bytes))
 		stream_write_broken(conn);
 }
@@ -215,7 +217,7 @@ static void host_ready(struct loop_source *source, uint32_t events)
 	vsock_leave(vsock);
 }
 
-/* ---- closing ------------------------------------------------------------------------------------------------------------------ */
+/* ---- closing ----------------------------------------------------------------------------------------------------------------- */
 
 static void end_close(struct vsock_end *end)
 {
@@ -239,7 +241,8 @@ void ends_close(struct vsock_conn *conn)
 	conn_settle(conn);
 }
 
-/* One direction is over. With one descriptor for both, a socket can be closed by halves; nothing else can, and stays open for the other. */
+/* One direction is over. With one descriptor for both, a socket can be closed by halves; nothing else can, and stays open for
+ * the other. */
 static void end_close_half(struct vsock_conn *conn, struct vsock_end *end, int how)
 {
 	if (conn->read_over && conn->write_over) {

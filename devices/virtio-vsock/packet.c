@@ -5,8 +5,8 @@
  *   a tuple without a connection, unless it is a REQUEST to a port with a service                        5.10.6.5
  *   a connection whose peer breaks the protocol: more than its credit, data after SHUTDOWN, a second REQUEST
  *
- * A RST is never answered. A packet with a wrong source is answered to where it claims to come from: no other machine shares the wire, and
- * a driver that kept sockets of an earlier cid gets rid of them so.
+ * A RST is never answered. A packet with a wrong source is answered to where it claims to come from: no other machine shares
+ * the wire, and a driver that kept sockets of an earlier cid gets rid of them so.
  */
 #include "devices/virtio-vsock/vsock_internal.h"
 

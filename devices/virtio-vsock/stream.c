@@ -1,8 +1,9 @@
 /*
  * The bytes of a connection, both ways, and the credit that bounds them (virtio 1.2, 5.10.6.3).
  *
- *   guest to host   written from guest RAM to the host at once. What the host does not take now is copied to the connection's backlog, a ring
- *                   of buf_alloc bytes: credit bounds it, and the tx queue goes on for the others. fwd_cnt counts what the host took.
+ *   guest to host   written from guest RAM to the host at once. What the host does not take now is copied to the connection's
+ *                   backlog, a ring of buf_alloc bytes: credit bounds it, and the tx queue goes on for the others. fwd_cnt
+ *                   counts what the host took.
  *   host to guest   read from the host into the guest's rx buffer, never more than the guest has space for.
  */
 #include "devices/virtio-vsock/vsock_internal.h"
@@ -12,14 +13,15 @@
 
 #include "base/iov.h"
 
-/* ---- credit at the guest ------------------------------------------------------------------------------------------------------ */
+/* ---- credit at the guest ----------------------------------------------------------------------------------------------------- */
 
 /*
- * Linux counts the buffers that its socket holds, too, since 6.12.92 (CVE-2026-23086), and resets a connection whose packets are too many for
- * buf_alloc, however small they are; the specification knows nothing of it. So a packet costs its bytes and PACKET_OVERHEAD, a little more than
- * SKB_TRUESIZE(0), and all in flight together cost no more than buf_alloc.
+ * Linux counts the buffers that its socket holds, too, since 6.12.92 (CVE-2026-23086), and resets a connection whose packets
+ * are too many for buf_alloc, however small they are; the specification knows nothing of it. So a packet costs its bytes and
+ * PACKET_OVERHEAD, a little more than SKB_TRUESIZE(0), and all in flight together cost no more than buf_alloc.
  *
- * A packet is in flight until fwd_cnt has passed its end. The ends are kept in VSOCK_MARKS groups: an error of one group, always to the safe side.
+ * A packet is in flight until fwd_cnt has passed its end. The ends are kept in VSOCK_MARKS groups: an error of one group,
+ * always to the safe side.
  */
 #define PACKET_OVERHEAD 640u
 /* Rather than a very small packet, none is sent until there is more room: the silly window of TCP (RFC 1122, 4.2.3.4). */
@@ -30,7 +32,8 @@
 
 static uint32_t bytes_in_flight(const struct vsock_conn *conn)
 {
-	/* Modulo 2^32. A fwd_cnt that runs ahead of what we sent gives a huge number, and no space: nonsense harms its author only. */
+	/* Modulo 2^32. A fwd_cnt that runs ahead of what we sent gives a huge number, and no space: nonsense harms its author
+	 * only. */
 	return conn->tx_cnt - conn->peer_fwd_cnt;
 }
 
@@ -81,8 +84,9 @@ void stream_peer_credit(struct vsock_conn *conn, uint32_t buf_alloc, uint32_t fw
 }
 
 /*
- * Bytes alone never block for good: the guest reports when its buffer was read empty enough. Packets may: Linux before 6.7 reports only after most
- * of buf_alloc was read, and small packets are far from that. So the guest is asked, at once and then less and less often.
+ * Bytes alone never block for good: the guest reports when its buffer was read empty enough. Packets may: Linux before 6.7
+ * reports only after most of buf_alloc was read, and small packets are far from that. So the guest is asked, at once and then
+ * less and less often.
  */
 void stream_probe(struct vsock_conn *conn)
 {
@@ -125,7 +129,7 @@ uint64_t stream_probe_all(struct virtio_vsock *vsock, uint64_t now_ns)
 	return next;
 }
 
-/* ---- host to guest ------------------------------------------------------------------------------------------------------------ */
+/* ---- host to guest ----------------------------------------------------------------------------------------------------------- */
 
 bool stream_can_read(const struct vsock_conn *conn)
 {
@@ -178,11 +182,12 @@ void stream_read_finished(struct vsock_conn *conn)
 		stream_write_broken(conn);
 }
 
-/* ---- guest to host ------------------------------------------------------------------------------------------------------------ */
+/* ---- guest to host ----------------------------------------------------------------------------------------------------------- */
 
 /*
- * The host took `bytes`. The guest is told when half of what it may have in flight would be free if it knew. That is the smaller of our buffer and
- * its own, to which newer Linux caps its credit: a threshold of our buffer alone might never be reached, and the guest would wait for ever.
+ * The host took `bytes`. The guest is told when half of what it may have in flight would be free if it knew. That is the
+ * smaller of our buffer and its own, to which newer Linux caps its credit: a threshold of our buffer alone might never be
+ * reached, and the guest would wait for ever.
  */
 static void stream_taken(struct vsock_conn *conn, uint32_t bytes)
 {

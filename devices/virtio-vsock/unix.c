@@ -1,12 +1,13 @@
 /*
  * Host programs and their Unix sockets, in Firecracker's convention (its docs/vsock.md).
  *
- *   host to guest   a program connects to PATH, writes "CONNECT PORT\n" and reads "OK HOSTPORT\n" when the guest has accepted; from then on the
- *                   socket is the connection. What it writes behind the newline before that is not lost. A refusal is a closed socket.
+ *   host to guest   a program connects to PATH, writes "CONNECT PORT\n" and reads "OK HOSTPORT\n" when the guest has accepted;
+ *                   from then on the socket is the connection. What it writes behind the newline before that is not lost.
+ *                   A refusal is a closed socket.
  *   guest to host   a connection to host port P goes to the program that listens on PATH_P
  *
- * Programs are not trusted either: their line is bounded in length and time, and only a few may be in this state at once. The others wait in
- * the kernel's queue.
+ * Programs are not trusted either: their line is bounded in length and time, and only a few may be in this state at once. The
+ * others wait in the kernel's queue.
  */
 #include "devices/virtio-vsock/vsock_internal.h"
 
@@ -205,7 +206,8 @@ int vsock_unix_accept(struct virtio_vsock *vsock, uint32_t port, struct vsock_en
 	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
-	/* A Unix socket connects at once or, when the program's queue is full, fails with EAGAIN: there is no connection in progress. */
+	/* A Unix socket connects at once or, when the program's queue is full, fails with EAGAIN: there is no connection in
+	 * progress. */
 	if (connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0) {
 		const int result = -errno;
 		close(fd);
@@ -229,8 +231,8 @@ int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct
 	assert(!vsock->unix_side);
 	if (path[0] == '\0' || strlen(path) + PORT_SUFFIX_BYTES >= sizeof(side->address.sun_path)) {
 		free(side);
-		return error_set(err, -ENAMETOOLONG, "vsock %s: the path of a Unix socket has 1 to %zu bytes; choose a shorter one", path,
-				 sizeof(side->address.sun_path) - PORT_SUFFIX_BYTES - 1);
+		return error_set(err, -ENAMETOOLONG, "vsock %s: the path of a Unix socket has 1 to %zu bytes; choose a shorter one",
+				 path, sizeof(side->address.sun_path) - PORT_SUFFIX_BYTES - 1);
 	}
 	memcpy(side->address.sun_path, path, strlen(path));
 	side->listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

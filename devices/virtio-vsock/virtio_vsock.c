@@ -1,22 +1,19 @@
 /*
- * The vsock device: its queues, whose turn it is, services, timeouts (virtio 1.2, 5.10).
+ * The vsock device: its queues, whose turn it is (virtio 1.2, 5.10).
  *
- * tx is drained when the driver notifies it; each packet is acted on at once (packet.c). rx is filled by rx_pump(), which runs at the end of every
- * entry from outside: connections that have something to send stand in a ready list and send one packet a turn. So a connection with much
- * to send costs the others nothing but their share, and one that has nothing costs nothing at all.
+ * tx is drained when the driver notifies it; each packet is acted on at once (packet.c). rx is filled by rx_pump(), which runs
+ * at the end of every entry from outside: connections that have something to send stand in a ready list and send one packet a
+ * turn. So a connection with much to send costs the others nothing but their share, and one that has nothing costs nothing at
+ * all.
  *
- * When the driver offers no rx buffers, what we have to say is kept as flags of connections, and RSTs without a connection in a fifo. When that
- * is full, tx waits (5.10.6.1.2 allows it): a guest that does not read stalls only itself.
+ * When the driver offers no rx buffers, what we have to say is kept as flags of connections, and RSTs without a connection in a
+ * fifo. When that is full, tx waits (5.10.6.1.2 allows it): a guest that does not read stalls only itself.
  */
 #include "devices/virtio-vsock/vsock_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/random.h>
-#include <sys/timerfd.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/iov.h"
 
@@ -36,7 +33,7 @@ static void raise_again(struct virtio_vsock *vsock)
 	vsock->dev.kick(&vsock->dev, VSOCK_QUEUE_TX);
 }
 
-/* ---- rx: to the guest --------------------------------------------------------------------------------------------------------- */
+/* ---- rx: to the guest -------------------------------------------------------------------------------------------------------- */
 
 static void rx_push(struct virtio_vsock *vsock, const struct vsock_hdr *hdr)
 {
@@ -122,7 +119,8 @@ static bool send_one(struct vsock_conn *conn)
 	return true;
 }
 
-/* Makes rx_chain a buffer that the driver offers. Returns false when there is none: the driver's next notification comes to us then. */
+/* Makes rx_chain a buffer that the driver offers. Returns false when there is none: the driver's next notification comes to us
+ * then. */
 static bool rx_next(struct virtio_vsock *vsock, bool *pushed)
 {
 	struct virtq *q = &vsock->dev.queues[VSOCK_QUEUE_RX];
@@ -182,7 +180,7 @@ static void rx_pump(struct virtio_vsock *vsock)
 		virtio_device_notify_driver(&vsock->dev, VSOCK_QUEUE_RX);
 }
 
-/* ---- tx: from the guest ------------------------------------------------------------------------------------------------------- */
+/* ---- tx: from the guest ------------------------------------------------------------------------------------------------------ */
 
 void vsock_rst_reply(struct virtio_vsock *vsock, const struct vsock_hdr *hdr)
 {
@@ -209,7 +207,8 @@ static bool handle_tx(struct virtio_device *dev, struct virtq *q, struct virtq_c
 		return false;
 	}
 	vsock->tx_budget--;
-	/* Wherever the driver splits it (2.7.4.2), the header is copied once. A chain without one says nothing that could be answered. */
+	/* Wherever the driver splits it (2.7.4.2), the header is copied once. A chain without one says nothing that could be
+	 * answered. */
 	if (iov_copy_out(virtq_readable(chain), chain->readable_count, 0, &hdr, sizeof(hdr)) == sizeof(hdr))
 		vsock_receive(vsock, &hdr, chain);
 	virtq_push(q, chain->head, 0);
@@ -225,7 +224,7 @@ static void tx_drain(struct virtio_vsock *vsock)
 	virtio_device_drain(&vsock->dev, VSOCK_QUEUE_TX, &vsock->tx_chain, handle_tx);
 }
 
-/* ---- entries from outside ----------------------------------------------------------------------------------------------------- */
+/* ---- entries from outside ---------------------------------------------------------------------------------------------------- */
 
 void vsock_enter(struct virtio_vsock *vsock)
 {
@@ -287,143 +286,7 @@ static void vsock_reset(struct virtio_device *dev)
 	vsock_leave(vsock);
 }
 
-/* ---- timeouts ----------------------------------------------------------------------------------------------------------------- */
-
-uint64_t vsock_now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
-static void vsock_expire(struct virtio_vsock *vsock)
-{
-	const uint64_t now = vsock_now_ns();
-	struct vsock_conn *conn;
-
-	vsock->timer_deadline_ns = 0;
-	while ((conn = TAILQ_FIRST(&vsock->connecting)) && conn->deadline_ns <= now) {
-		/* The guest may answer yet; it hears then that nobody waits. */
-		if (conn->pending & PENDING_REQUEST)
-			conn_kill(conn, -ETIMEDOUT);
-		else
-			conn_reset(conn, -ETIMEDOUT);
-	}
-	const uint64_t next[] = { conn ? conn->deadline_ns : 0, stream_probe_all(vsock, now), vsock_unix_expire(vsock, now) };
-	for (unsigned i = 0; i < sizeof(next) / sizeof(next[0]); i++)
-		if (next[i])
-			vsock_timer_at(vsock, next[i]);
-}
-
-static void vsock_timer_ready(struct loop_source *source, uint32_t events)
-{
-	struct virtio_vsock *vsock = (struct virtio_vsock *)((char *)source - offsetof(struct virtio_vsock, timer));
-	uint64_t expirations;
-
-	(void)events;
-	if (read(source->fd, &expirations, sizeof(expirations)) != (ssize_t)sizeof(expirations))
-		return;
-	vsock_enter(vsock);
-	vsock_expire(vsock);
-	vsock_leave(vsock);
-}
-
-int vsock_timer_at(struct virtio_vsock *vsock, uint64_t deadline_ns)
-{
-	if (vsock->timer_deadline_ns && vsock->timer_deadline_ns <= deadline_ns)
-		return 0;
-	if (vsock->timer.fd < 0) {
-		vsock->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-		if (vsock->timer.fd < 0)
-			return -errno;
-		const int result = loop_add(vsock->dev.loop, &vsock->timer);
-		if (result < 0) {
-			close(vsock->timer.fd);
-			vsock->timer.fd = -1;
-			return result;
-		}
-	}
-	const struct itimerspec when = {
-		.it_value = { .tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u) },
-	};
-	if (timerfd_settime(vsock->timer.fd, TFD_TIMER_ABSTIME, &when, NULL) < 0)
-		return -errno;
-	vsock->timer_deadline_ns = deadline_ns;
-	return 0;
-}
-
-/* ---- services and connects ---------------------------------------------------------------------------------------------------- */
-
-int virtio_vsock_listen(struct virtio_vsock *vsock, uint32_t first, uint32_t last, vsock_accept accept, void *data)
-{
-	if (first > last)
-		return -EINVAL;
-	for (unsigned i = 0; i < vsock->service_count; i++)
-		if (first <= vsock->services[i].last && last >= vsock->services[i].first)
-			return -EEXIST;
-	if (vsock->service_count == VSOCK_SERVICES_MAX)
-		return -ENOSPC;
-	vsock->services[vsock->service_count++] = (struct vsock_service){ .first = first, .last = last, .accept = accept, .data = data };
-	return 0;
-}
-
-const struct vsock_service *vsock_find_service(const struct virtio_vsock *vsock, uint32_t port)
-{
-	for (unsigned i = 0; i < vsock->service_count; i++)
-		if (port >= vsock->services[i].first && port <= vsock->services[i].last)
-			return &vsock->services[i];
-	return NULL;
-}
-
-/* A host port that no connection to `guest_port` uses. There are more ports than connections. */
-static uint32_t ephemeral_port(struct virtio_vsock *vsock, uint32_t guest_port)
-{
-	for (;;) {
-		const uint32_t port = vsock->next_host_port;
-		vsock->next_host_port = port >= UINT32_MAX - 1 ? VSOCK_EPHEMERAL_FIRST : port + 1;
-		if (!conn_find(vsock, port, guest_port))
-			return port;
-	}
-}
-
-static int connect_guest(struct virtio_vsock *vsock, uint32_t guest_port, const struct vsock_ends *ends, vsock_done done, void *data, bool greets)
-{
-	const uint64_t deadline = vsock_now_ns() + VSOCK_TIMEOUT_NS;
-	const int result = vsock_timer_at(vsock, deadline);
-
-	if (result < 0) {
-		vsock_ends_close(ends);
-		return result;
-	}
-	struct vsock_conn *conn = conn_create(vsock, ephemeral_port(vsock, guest_port), guest_port, VSOCK_CONNECTING, ends);
-	if (!conn)
-		return -errno;
-	conn->done = done;
-	conn->done_data = data;
-	conn->greets = greets;
-	conn->deadline_ns = deadline;
-	TAILQ_INSERT_TAIL(&vsock->connecting, conn, connecting_link);
-	conn->on_connecting = true;
-	vsock_enter(vsock);
-	conn_pend(conn, PENDING_REQUEST);
-	vsock_leave(vsock);
-	return 0;
-}
-
-int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, vsock_done done, void *data)
-{
-	return connect_guest(vsock, guest_port, &ends, done, data, false);
-}
-
-void vsock_connect_client(struct virtio_vsock *vsock, uint32_t guest_port, int fd)
-{
-	const struct vsock_ends ends = { .read_fd = fd, .write_fd = fd };
-
-	connect_guest(vsock, guest_port, &ends, NULL, NULL, true);
-}
-
-/* ---- the device's life -------------------------------------------------------------------------------------------------------- */
+/* ---- the device's life ------------------------------------------------------------------------------------------------------- */
 
 static const struct virtio_device_ops vsock_ops = {
 	.name = "virtio-vsock",
@@ -454,7 +317,7 @@ int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t
 	TAILQ_INIT(&made->connecting);
 	TAILQ_INIT(&made->probing);
 	TAILQ_INIT(&made->settle);
-	made->timer = (struct loop_source){ .fd = -1, .events = EPOLLIN, .ready = vsock_timer_ready };
+	vsock_timer_init(made);
 	if (getrandom(&made->hash_key, sizeof(made->hash_key), 0) != (ssize_t)sizeof(made->hash_key)) {
 		const int result = -errno;
 		free(made);
@@ -478,10 +341,7 @@ void virtio_vsock_destroy(struct virtio_vsock *vsock)
 	}
 	conn_settle_all(vsock);
 	vsock_unix_destroy(vsock);
-	if (vsock->timer.fd >= 0) {
-		loop_remove(vsock->dev.loop, &vsock->timer);
-		close(vsock->timer.fd);
-	}
+	vsock_timer_destroy(vsock);
 	free(vsock);
 }
 

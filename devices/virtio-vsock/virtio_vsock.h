@@ -1,12 +1,12 @@
 /*
  * virtio-vsock (virtio 1.2, 5.10): stream sockets between the guest and this process, with no vhost module.
  *
- * The host end of a connection is a pair of file descriptors, which may be anything that reads or writes without blocking: a Unix socket
- * (then both are the same), a pipe, a terminal, a regular file. Payload goes by readv and writev between them and guest RAM, with
- * no buffer of ours between. Who may connect where:
+ * The host end of a connection is a pair of file descriptors, which may be anything that reads or writes without blocking: a
+ * Unix socket (then both are the same), a pipe, a terminal, a regular file. Payload goes by readv and writev between them and
+ * guest RAM, with no buffer of ours between. Who may connect where:
  *
- *   guest to host port P   a service registered with virtio_vsock_listen(), else, when there is a Unix socket PATH (Firecracker's convention),
- *                          a connection to the Unix socket PATH_P, else RST
+ *   guest to host port P   a service registered with virtio_vsock_listen(), else, when there is a Unix socket PATH
+ *                          (Firecracker's convention), a connection to the Unix socket PATH_P, else RST
  *   host to guest port P   virtio_vsock_connect(), or a client of PATH that says "CONNECT P\n" and hears "OK HOSTPORT\n"
  *
  * All functions are called on the device's loop, or before it runs.
@@ -25,8 +25,8 @@
 struct virtio_vsock;
 
 /*
- * A connection is over for the host: what the guest had sent was written (or could not be), and both descriptors are closed. Called once, on the
- * loop, never from inside a function of this header.
+ * A connection is over for the host: what the guest had sent was written (or could not be), and both descriptors are closed.
+ * Called once, on the loop, never from inside a function of this header.
  */
 typedef void (*vsock_closed)(void *data);
 
@@ -36,8 +36,8 @@ typedef void (*vsock_done)(void *data, int result);
 /*
  * The host end of one connection. A descriptor of -1 is a direction that does not exist: reading gives EOF, writing is discarded.
  *
- * Descriptors should be non-blocking, but need not be when that flag is shared with other programs (standard input and output): then poll()
- * is asked before each access. The process must ignore SIGPIPE.
+ * Descriptors should be non-blocking, but need not be when that flag is shared with other programs (standard input and output):
+ * then poll() is asked before each access. The process must ignore SIGPIPE.
  */
 struct vsock_ends {
 	int read_fd;  /* to the guest; owned by the connection, which closes it */
@@ -47,14 +47,15 @@ struct vsock_ends {
 };
 
 /*
- * The guest asks for a connection to host port `port`. Returns 0 and fills `ends` (handed over with both descriptors -1 and no callback),
- * or -errno: the guest gets RST (connection refused). A descriptor whose connect(2) is still in progress is allowed: the guest can write at
- * once and gets RST when it fails.
+ * The guest asks for a connection to host port `port`. Returns 0 and fills `ends` (handed over with both descriptors -1 and no
+ * callback), or -errno: the guest gets RST (connection refused). A descriptor whose connect(2) is still in progress is allowed:
+ * the guest can write at once and gets RST when it fails.
  */
 typedef int (*vsock_accept)(void *data, uint32_t port, struct vsock_ends *ends);
 
 /*
- * Creates the device with context id `guest_cid`. Its queues live in `mem`, it is served by `loop`; both are borrowed. Returns 0 or -errno.
+ * Creates the device with context id `guest_cid`. Its queues live in `mem`, it is served by `loop`; both are borrowed. Returns
+ * 0 or -errno.
  */
 int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t guest_cid, struct virtio_vsock **vsock);
 
@@ -69,9 +70,10 @@ int virtio_vsock_listen(struct virtio_vsock *vsock, uint32_t first, uint32_t las
 
 /*
  * Connects to `guest_port`; `ends` are owned from now on. `done(data, 0)` is called when the guest accepted, done(data, -errno)
- * when it refused (-ECONNREFUSED), did not answer within 10 s (-ETIMEDOUT) or the device was reset after it was asked (-ECONNRESET); then
- * the ends are closed. A connect before the driver is up waits for it, but no longer than 10 s. `done` may be NULL; it is never called from
- * inside this function. Returns 0, or -errno (the ends are then closed, too, and nobody is called back).
+ * when it refused (-ECONNREFUSED), did not answer within 10 s (-ETIMEDOUT) or the device was reset after it was asked
+ * (-ECONNRESET); then the ends are closed. A connect before the driver is up waits for it, but no longer than 10 s. `done` may
+ * be NULL; it is never called from inside this function. Returns 0, or -errno (the ends are then closed, too, and nobody is
+ * called back).
  */
 int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, vsock_done done, void *data);
 

@@ -1,7 +1,8 @@
 /*
  * What the files of this folder share: the packet header, a connection, the device. Nothing outside includes it but the unit tests.
  *
- *   virtio_vsock.c   the device: queues, whose turn it is on the rx queue, services, timeouts
+ *   virtio_vsock.c   the device: queues, whose turn it is on the rx queue
+ *   service.c        who serves a port of the host, connects to the guest, timeouts
  *   packet.c         what a packet from the guest means: the rules of 5.10.6 and when they end in RST
  *   connection.c     the life of a connection, from its table entry to its last callback
  *   stream.c         the bytes: both directions, credit, the backlog
@@ -102,7 +103,7 @@ struct vsock_conn {
 	bool read_ready;     /* `in` has bytes or EOF, as far as we know */
 	bool hashed, on_ready, on_connecting, on_probing, on_settle;
 	bool read_over;      /* nothing more is read from the host: EOF, or the guest wants no more */
-	bool write_over;     /* nothing more is written to the host: the guest is done and all was taken, or the host takes no more */
+	bool write_over;     /* nothing more is written to the host: the guest is done and all was taken, or the host is gone */
 	bool done_due;
 	bool greets;         /* a host program waits for "OK HOSTPORT\n" */
 
@@ -114,7 +115,8 @@ struct vsock_conn {
 	uint32_t tx_cnt;         /* bytes sent to the guest */
 	uint32_t peer_buf_alloc, peer_fwd_cnt;
 
-	/* Packets in flight, which are bounded as well as bytes (see stream.c): how many end at or before tx_cnt `end`, oldest first. */
+	/* Packets in flight, which are bounded as well as bytes (see stream.c): how many end at or before tx_cnt `end`, oldest
+	 * first. */
 	struct vsock_mark {
 		uint32_t end, packets;
 	} marks[VSOCK_MARKS];
@@ -197,8 +199,8 @@ struct virtio_vsock {
 /* ---- virtio_vsock.c ---- */
 
 /*
- * Every entry from outside (queue, descriptor, timer, API) is bracketed by these. The outermost leave sends what is due to the guest, then runs
- * callbacks and frees the dead: so none of them happens while a function of ours holds a connection.
+ * Every entry from outside (queue, descriptor, timer, API) is bracketed by these. The outermost leave sends what is due to the
+ * guest, then runs callbacks and frees the dead: so none of them happens while a function of ours holds a connection.
  */
 void vsock_enter(struct virtio_vsock *vsock);
 void vsock_leave(struct virtio_vsock *vsock);
@@ -206,12 +208,18 @@ void vsock_leave(struct virtio_vsock *vsock);
 /* Queues a RST for the sender of `hdr`, unless that was a RST. The fifo has room: handle_tx() has seen to it. */
 void vsock_rst_reply(struct virtio_vsock *vsock, const struct vsock_hdr *hdr);
 
+/* ---- service.c ---- */
+
 /* The service for host port `port`, or NULL. */
 const struct vsock_service *vsock_find_service(const struct virtio_vsock *vsock, uint32_t port);
 
-/* Sees to it that vsock_expire() runs at `deadline_ns` (CLOCK_MONOTONIC) or before. Returns 0 or -errno. */
+/* Sees to it that what is due at `deadline_ns` (CLOCK_MONOTONIC) is looked after then. Returns 0 or -errno. */
 int vsock_timer_at(struct virtio_vsock *vsock, uint64_t deadline_ns);
 uint64_t vsock_now_ns(void);
+
+/* The timer's life: nothing is created or armed before it is needed. */
+void vsock_timer_init(struct virtio_vsock *vsock);
+void vsock_timer_destroy(struct virtio_vsock *vsock);
 
 /* Connects a host program that said CONNECT; `fd` is owned from now on, and closed when the guest refuses. */
 void vsock_connect_client(struct virtio_vsock *vsock, uint32_t guest_port, int fd);
@@ -249,7 +257,8 @@ void conn_kill(struct vsock_conn *conn, int result);
 /* The guest is gone: what it has sent is still delivered, then the connection ends. */
 void conn_detach(struct vsock_conn *conn, int result);
 
-/* Looks whether anything is left to do for the connection and ends it otherwise. After every change of guest_shut, backlog or state. */
+/* Looks whether anything is left to do for the connection and ends it otherwise. After every change of guest_shut, backlog or
+ * state. */
 void conn_progress(struct vsock_conn *conn);
 
 /* Puts the connection on the list of those that conn_settle_all() looks after. */
@@ -266,7 +275,8 @@ uint32_t stream_space(const struct vsock_conn *conn);
 /* True when reading the host end now could give a packet for the guest. */
 bool stream_can_read(const struct vsock_conn *conn);
 
-/* Reads from the host into the payload room of `chain`. Returns the bytes (already counted in tx_cnt), or 0: none now, or the end. */
+/* Reads from the host into the payload room of `chain`. Returns the bytes (already counted in tx_cnt), or 0: none now, or the
+ * end. */
 uint32_t stream_read(struct vsock_conn *conn, const struct virtq_chain *chain);
 
 /* Takes the payload of a RW packet, which is all in the chain. Returns 0, or -EPROTO when the guest exceeds its credit. */

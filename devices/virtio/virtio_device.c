@@ -22,7 +22,7 @@ void virtio_device_fail(struct virtio_device *dev, const char *reason)
 	if (!dev->active)
 		return;
 	dev->active = false;
-	message("%s: the guest broke the protocol (%s); the device stops until the driver resets it", dev->ops->name, reason);
+	message("%s: %s; the device stops until the driver resets it", dev->ops->name, reason);
 	atomic_fetch_or(&dev->status, VIRTIO_CONFIG_S_NEEDS_RESET);
 	atomic_fetch_or(&dev->interrupt_status, VIRTIO_MMIO_INT_CONFIG);
 	dev->interrupt(dev);
@@ -40,7 +40,7 @@ void virtio_device_drain(struct virtio_device *dev, unsigned index, struct virtq
 		virtq_want_kicks(q, false);
 		while (taken < DRAIN_MAX && (popped = virtq_pop(q, scratch)) != 0) {
 			if (popped < 0) {
-				virtio_device_fail(dev, "malformed virtqueue");
+				virtio_device_fail(dev, "the guest's virtqueue is malformed");
 				return;
 			}
 			if (!handle(dev, q, scratch)) {

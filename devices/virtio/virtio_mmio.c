@@ -105,7 +105,7 @@ static void device_activate(void *arg)
 		}
 	}
 	if (dev->ops->activate(dev) < 0)
-		virtio_device_fail(dev, "activation failed");
+		virtio_device_fail(dev, "it could not be activated");
 	/* The driver may have notified already, before we listened. */
 	for (unsigned i = 0; dev->active && i < dev->ops->queue_count; i++)
 		if (virtq_has_avail(&dev->queues[i]))

@@ -15,7 +15,8 @@
 #include "devices/virtio/virtio_device.h"
 
 #define VIRTIO_MMIO_PAGE_BYTES 4096
-#define VIRTIO_MMIO_QUEUE_NOTIFY 0x050 /* the register that an ioeventfd watches; spelled as in linux/virtio_mmio.h, which may stand before */
+/* The register that an ioeventfd watches; spelled as in linux/virtio_mmio.h, which may stand before. */
+#define VIRTIO_MMIO_QUEUE_NOTIFY 0x050
 
 struct virtio_mmio {
 	struct virtio_device *dev; /* borrowed */

@@ -8,7 +8,7 @@
  *   spawn.c    pipes, pty, the new process, the search for the program
  *   user.c     who the command runs as
  *   text.c     one-line messages
- *   boot.c, vsock.c  what only a virtual machine has (struct of the functions named platform_*); the unit tests link others
+ *   boot.c, vsock.c  what only a virtual machine has: the functions named platform_*, for which the unit tests have others
  *
  * One thread, no heap, everything non-blocking but exec. A failure of the guest's own making ends one session; what leaves nothing
  * to talk to ends the machine.
@@ -23,7 +23,7 @@
 
 #include "guest/agent/protocol.h"
 
-/* ---- text.c ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- text.c ------------------------------------------------------------------------------------------------------------------ */
 
 /* A line under construction; what does not fit is cut. */
 struct text {
@@ -36,7 +36,7 @@ void text_add_number(struct text *t, unsigned long value);
 /* Adds ": " and what errno value `error` means. */
 void text_add_error(struct text *t, int error);
 
-/* ---- boot.c, vsock.c: the machine; tests/unit/agent_platform.c in the unit tests ------------------------------------------------- */
+/* ---- boot.c, vsock.c: the machine; tests/unit/agent_platform.c in the unit tests --------------------------------------------- */
 
 void platform_init(int argc, char **argv);
 
@@ -52,7 +52,7 @@ void platform_set_hostname(const char *name);
 _Noreturn void platform_die(const struct text *why);
 _Noreturn void die(const char *what, int error);
 
-/* ---- user.c ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- user.c ------------------------------------------------------------------------------------------------------------------ */
 
 #define USER_GROUPS_MAX 256
 
@@ -69,7 +69,7 @@ struct user {
  */
 int user_resolve(const char *spec, const char *passwd_path, const char *group_path, struct user *user, struct text *why);
 
-/* ---- spawn.c --------------------------------------------------------------------------------------------------------------------- */
+/* ---- spawn.c ----------------------------------------------------------------------------------------------------------------- */
 
 struct spawn {
 	char **argv;         /* argv[-1] is a free slot, for the shell of a script without #! */
@@ -85,8 +85,8 @@ struct spawn {
 };
 
 /*
- * Starts the command; returns when it runs its program. Returns its pid, or -errno with `failed` and `error` set. Blocks for as long as
- * the program is loaded.
+ * Starts the command; returns when it runs its program. Returns its pid, or -errno with `failed` and `error` set. Blocks for as
+ * long as the program is loaded.
  */
 pid_t spawn(struct spawn *s);
 
@@ -101,7 +101,7 @@ void spawn_set_window(int master, uint16_t rows, uint16_t columns);
 /* mkdir -p. Returns 0 or -errno. */
 int spawn_make_folder(const char *path);
 
-/* ---- pump.c ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- pump.c ------------------------------------------------------------------------------------------------------------------ */
 
 /* Descriptors of a command, as indices: its connections, then what is local to the guest. A pty uses the two of STDIN. */
 #define ENDS 6
@@ -148,7 +148,7 @@ void pump_watch(struct command *c);
 bool pump_has_output(const struct command *c);
 void end_close(struct end *end);
 
-/* ---- command.c ------------------------------------------------------------------------------------------------------------------- */
+/* ---- command.c --------------------------------------------------------------------------------------------------------------- */
 
 /* Connects the streams of session 0 before anybody asked: its RUN is on its way. */
 void command_connect_early(void);
@@ -158,7 +158,7 @@ void command_window(uint32_t session, uint16_t rows, uint16_t columns);
 void command_event(uint64_t tag, uint32_t events);
 void command_reaped(pid_t pid, int wait_status);
 
-/* ---- wire.c ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- wire.c ------------------------------------------------------------------------------------------------------------------ */
 
 void wire_connect(void);
 void wire_event(uint32_t events);
@@ -166,7 +166,7 @@ void wire_event(uint32_t events);
 void wire_send(enum agent_type type, const void *body, uint32_t length, const void *more, uint32_t more_length);
 void wire_flush(void);
 
-/* ---- main.c ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- main.c ------------------------------------------------------------------------------------------------------------------ */
 
 #define TAG_CONTROL UINT64_MAX
 #define TAG_SIGNAL (UINT64_MAX - 1)

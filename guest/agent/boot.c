@@ -1,18 +1,20 @@
 /*
  * What a command expects of its machine and no image brings: the kernel's file systems, /dev, loopback.
  *
- * All of it runs once, before the first command, on the way that every start waits for: a system call that an ordinary image does not
- * need is not made (mount first, make the folder when that fails).
+ * All of it runs once, before the first command, on the way that every start waits for: a system call that an ordinary image does
+ * not need is not made (mount first, make the folder when that fails).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -115,10 +117,21 @@ static void loopback_up(void)
 	close(fd);
 }
 
+/*
+ * A command that writes line by line is not interrupted at each line to have it fetched: we run when it waits, or has had its
+ * share of the processor, and then fetch much at once. What we start is scheduled as usual. (musl has no sched_setscheduler.)
+ */
+static void schedule_late(void)
+{
+	const struct sched_param parameters = { 0 };
+	syscall(SYS_sched_setscheduler, 0L, (long)(SCHED_BATCH | SCHED_RESET_ON_FORK), &parameters);
+}
+
 void platform_boot(void)
 {
 	const struct rlimit files = { 524288, 524288 };
 	umask(022);
+	schedule_late();
 	mount_all();
 	loopback_up();
 	setrlimit(RLIMIT_NOFILE, &files);

@@ -67,7 +67,7 @@ static struct command *command_find(uint32_t session)
 	return session < AGENT_SESSIONS_MAX ? commands[session] : NULL;
 }
 
-/* ---- RUN ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- RUN --------------------------------------------------------------------------------------------------------------------- */
 
 /* The next string of a message, or NULL when it has none that ends. */
 static char *take_string(char **at, const char *end)
@@ -127,8 +127,9 @@ static int command_open_streams(struct command *c, const struct request *r, cons
 		}
 		c->ends[END_SOCKET(i)].fd = fd;
 		c->ends[END_SOCKET(i)].connecting = true;
-		int result = terminal ? spawn_pty(user->uid, r->rows, r->columns, &c->ends[END_LOCAL(i)].fd, &theirs[i]) :
-					spawn_pipe((enum agent_stream)i, user->uid, user->gid, &c->ends[END_LOCAL(i)].fd, &theirs[i]);
+		int result = terminal
+				 ? spawn_pty(user->uid, r->rows, r->columns, &c->ends[END_LOCAL(i)].fd, &theirs[i])
+				 : spawn_pipe((enum agent_stream)i, user->uid, user->gid, &c->ends[END_LOCAL(i)].fd, &theirs[i]);
 		if (result < 0)
 			return result;
 		if (i == AGENT_STDIN)
@@ -269,7 +270,7 @@ void command_run(const uint8_t *body, uint32_t length)
 	pump_watch(c);
 }
 
-/* ---- life and end ---------------------------------------------------------------------------------------------------------------- */
+/* ---- life and end ------------------------------------------------------------------------------------------------------------ */
 
 /* After any change: sends EXITED when all output has been sent (closing a connection sends its half close first). */
 static void command_settle(struct command *c)
@@ -312,8 +313,8 @@ void command_reaped(pid_t pid, int wait_status)
 }
 
 /*
- * To the command's own process, as `docker kill` does. But what the keyboard would send goes to its whole group, as the keyboard would:
- * a shell that waits for a child leaves Ctrl-C to the child. (Keys of a pty do not come this way at all.)
+ * To the command's own process, as `docker kill` does. But what the keyboard would send goes to its whole group, as the keyboard
+ * would: a shell that waits for a child leaves Ctrl-C to the child. (Keys of a pty do not come this way at all.)
  */
 void command_signal(uint32_t session, uint32_t signal)
 {

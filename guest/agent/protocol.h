@@ -7,9 +7,9 @@
  *    0        4        8                8 + length
  *    | type   | length | body ...       |          length at most AGENT_BODY_MAX
  *
- * A session is one command. The bytes of its streams never travel in messages: for each stream the agent opens a connection of its own
- * to host port agent_stream_port(session, stream), which carries raw bytes with vsock's own flow control; the end of a stream is
- * the end of its connection. With a terminal there is one connection, stream STDIN's, for both directions.
+ * A session is one command. The bytes of its streams never travel in messages: for each stream the agent opens a connection of its
+ * own to host port agent_stream_port(session, stream), which carries raw bytes with vsock's own flow control; the end of a stream
+ * is the end of its connection. With a terminal there is one connection, stream STDIN's, for both directions.
  *
  *    agent                                      trvmm
  *    connects control, and all three
@@ -25,11 +25,11 @@
  *
  * So one round trip brings up a command: connections are on their way while the agent mounts, and RUN comes with the first answer.
  *
- * EXITED is sent after all output of the command was sent, and after its streams were closed: what the command's pipes (or pty) hold when
- * it exits. Background processes that hold them open are not waited for. A signal goes to the command's own process, as with
- * `docker kill`, but SIGINT and SIGQUIT go to its process group, as from a keyboard. The end of input to a terminal is the key Ctrl-D.
- * When the host closes a stream, the command gets end of file, SIGPIPE or, with a terminal, SIGHUP. When it closes the control
- * connection, the agent resets the machine.
+ * EXITED is sent after all output of the command was sent, and after its streams were closed: what the command's pipes (or pty)
+ * hold when it exits. Background processes that hold them open are not waited for. A signal goes to the command's own process, as
+ * with `docker kill`, but SIGINT and SIGQUIT go to its process group, as from a keyboard. The end of input to a terminal is the
+ * key Ctrl-D. When the host closes a stream, the command gets end of file, SIGPIPE or, with a terminal, SIGHUP. When it closes the
+ * control connection, the agent resets the machine.
  *
  * Either side treats the other as hostile: lengths are bounded before anything is allocated, unknown types are ignored by length,
  * a breach of the framing ends the connection.
@@ -83,10 +83,10 @@ struct agent_hello {
 #define AGENT_RUN_SYNC (1u << 2)     /* sync() before EXITED: for disks that outlive the machine */
 
 /*
- * RUN: this struct, then strings, each ended by a 0 byte, in this order: hostname, working directory, user, then argc arguments, then envc
- * environment entries. Empty means: leave the hostname as it is, working directory "/", user root. A missing working directory is made. A
- * user is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The command is searched in the PATH of its
- * environment; HOME is added to that when it is missing. The body's length must match exactly.
+ * RUN: this struct, then strings, each ended by a 0 byte, in this order: hostname, working directory, user, then argc arguments,
+ * then envc environment entries. Empty means: leave the hostname as it is, working directory "/", user root. A missing working
+ * directory is made. A user is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The command
+ * is searched in the PATH of its environment; HOME is added to that when it is missing. The body's length must match exactly.
  */
 struct agent_run {
 	le32 session;

@@ -5,8 +5,9 @@
  *   stdout, stderr:  pipe -> buffer -> connection          closed by the host: the pipe is closed (SIGPIPE, EPIPE)
  *         terminal:  connection <-> pty                    closed by the host: the master is closed (SIGHUP)
  *
- * Each direction has one buffer and reads only into an empty one, so a peer that does not take its bytes stops its own direction and
- * nothing else. read and write rather than splice: the kernel splices to vsock in packets of one page, a write makes one of 64 KiB.
+ * Each direction has one buffer and reads only into an empty one, so a peer that does not take its bytes stops its own direction
+ * and nothing else. read and write rather than splice: the kernel splices to vsock in packets of one page, a write makes one of 64
+ * KiB.
  *
  * epoll is level-triggered for what a direction waits for. An end that waits for nothing is watched for edges only: a hung-up pipe
  * would otherwise be reported for ever. Idle connections are watched for EPOLLRDHUP: vsock reports a connection that the host has

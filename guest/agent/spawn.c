@@ -25,7 +25,7 @@
 #define NOFILE_SOFT 1024
 #define NOFILE_HARD 524288
 
-/* ---- streams --------------------------------------------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
 int spawn_pipe(enum agent_stream stream, uint32_t uid, uint32_t gid, int *ours, int *theirs)
 {
@@ -85,7 +85,7 @@ int spawn_make_folder(const char *path)
 	return 0;
 }
 
-/* ---- the program ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the program ------------------------------------------------------------------------------------------------------------- */
 
 /* execve, with the shell for a text file without #!. Returns only on failure. */
 static void exec_file(struct spawn *s, char *path)

@@ -1,7 +1,7 @@
 /*
- * The control connection: frames in, frames out (protocol.h). A frame is handled when all of it is here. Answers are collected and leave
- * together at the end of a turn of the event loop. While the host does not fetch its answers, no more of its requests are read, so
- * the queue of answers is bounded.
+ * The control connection: frames in, frames out (protocol.h). A frame is handled when all of it is here. Answers are collected and
+ * leave together at the end of a turn of the event loop. While the host does not fetch its answers, no more of its requests are
+ * read, so the queue of answers is bounded.
  */
 #include <errno.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 #!/bin/bash
-# build.sh OUTDIR: put vmlinux (stripped), bzImage and kernel.config in OUTDIR.
+# build.sh OUTDIR: put vmlinux (stripped), bzImage, kernel.config and System.map (for
+# the addresses in a panic's trace) in OUTDIR.
 #
 # The kernel is Debian's linux-source-6.1 configured by trvmm.config. What was built
 # is kept in the user's cache under a digest of everything that can change it, so
@@ -17,7 +18,7 @@ needed="$package:$tarball gcc:gcc make:make flex:flex bison:bison bc:bc xz-utils
 here=$(cd "$(dirname "$0")" && pwd)
 fragment=$here/trvmm.config
 
-exec 3>&2 # the user's, while the build writes to a log
+exec 3>&2 # stays the user's while the build writes to its log
 say() { echo "kernel: $*" >&3; }
 die() { say "$*"; exit 1; }
 
@@ -31,8 +32,9 @@ install_missing() {
     done
     [ ${#missing[@]} -eq 0 ] && return
     local get="apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends ${missing[*]}"
-    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null ||
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         die "packages are missing; run: sudo apt-get install --no-install-recommends ${missing[*]}"
+    fi
     say "installing ${missing[*]}"
     $get >/dev/null || { apt-get update >/dev/null && $get >/dev/null; } ||
         die "could not install: $get"
@@ -68,7 +70,7 @@ verify_config() {
     return $bad
 }
 
-# Build in $1, leave the three files in $1/result.
+# Build in $1, leave the results in $1/result.
 build() {
     local src=$1/$package result=$1/result
     say "building the guest kernel from $package, once; this takes some minutes"
@@ -78,10 +80,10 @@ build() {
         --exclude="$package/Documentation/[!K]*" --exclude="$package/tools/testing/*" \
         --exclude="$package/tools/perf/*" --exclude="$package/drivers/gpu/*.[ch]" --exclude="$package/sound/*.[ch]"
 
-    # Nothing of the machine, the user or the hour may reach the image.
-    export KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC' KBUILD_BUILD_VERSION=1
-    export KBUILD_BUILD_USER=trvmm KBUILD_BUILD_HOST=trvmm
-    local make=(nice make -C "$src" -s -j"${JOBS:-$(nproc)}")
+    # Nothing of the machine, the user, the caller or the hour may reach the image.
+    local make=(nice env -i PATH="$PATH" LC_ALL=C KBUILD_BUILD_USER=trvmm KBUILD_BUILD_HOST=trvmm
+        KBUILD_BUILD_VERSION=1 KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC'
+        make -C "$src" -s -j"${JOBS:-$(nproc)}")
     [ "${V:-0}" = 1 ] && make+=(V=1)
 
     "${make[@]}" KCONFIG_ALLCONFIG="$fragment" allnoconfig
@@ -92,6 +94,7 @@ build() {
     readelf -n "$result/vmlinux" | grep -q '^ *Xen' || { say "the PVH note is lost"; return 1; }
     cp "$src/arch/x86/boot/bzImage" "$result/bzImage"
     cp "$src/.config" "$result/kernel.config"
+    cp "$src/System.map" "$result/System.map"
     chmod 644 "$result"/*
 }
 
@@ -111,18 +114,21 @@ if [ ! -d "$kept" ]; then
         trap 'rm -rf "$tmp"' EXIT
         log=$cache/kernel.log
         [ "${V:-0}" = 1 ] && log=/dev/stderr
-        # A subshell that is waited for: `if build` would switch errexit off inside.
-        (build "$tmp") >"$log" 2>&1 &
-        wait $! || {
+        # Not `if build`: that would switch errexit off inside.
+        set +e
+        (set -e; build "$tmp") >"$log" 2>&1
+        status=$?
+        set -e
+        if [ $status -ne 0 ]; then
             [ "${V:-0}" = 1 ] || tail -n 20 "$log" >&2
             die "the build failed; V=1 shows all of it"
-        }
+        fi
         mv "$tmp/result" "$kept"
     fi
     flock -u 9
 fi
 
-for file in vmlinux bzImage kernel.config; do
+for file in vmlinux bzImage kernel.config System.map; do
     cp --reflink=auto "$kept/$file" "$out/.$file.$$"
     mv "$out/.$file.$$" "$out/$file"
 done

@@ -1,9 +1,9 @@
 /*
  * libFuzzer target: everything that an agent may say, and connect to, against session.c.
  *
- * The input is a list of actions, each a byte and its arguments: connections to likely ports, messages of every type with likely and wild fields,
- * raw bytes on the control connection, streams that end. The vsock device is a table of what listens. Checked, beside the
- * sanitizers: `ended` is called once at most, and with an exit code that trvmm may have.
+ * The input is a list of actions, each a byte and its arguments: connections to likely ports, messages of every type with likely
+ * and wild fields, raw bytes on the control connection, streams that end. The vsock device is a table of what listens. Checked,
+ * beside the sanitizers: `ended` is called once at most, and with an exit code that trvmm may have.
  */
 #include <assert.h>
 #include <errno.h>
@@ -24,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define CONNECTIONS 16
 #define TURNS 3 /* of the loop after each action: enough for what one message sets off */
 
-/* ---- the device ---- */
+/* ---- the device -------------------------------------------------------------------------------------------------------------- */
 
 struct listener {
 	uint32_t first, last;
@@ -72,7 +72,7 @@ static void connect_port(uint32_t port)
 	}
 }
 
-/* ---- the sessions ---- */
+/* ---- the sessions ------------------------------------------------------------------------------------------------------------ */
 
 static struct session *sessions[4];
 static unsigned ended[4];
@@ -113,7 +113,7 @@ static void start(const struct session_spec *spec, size_t index)
 		ended[index] = 0;
 }
 
-/* ---- the actions ---- */
+/* ---- the actions ------------------------------------------------------------------------------------------------------------- */
 
 struct input {
 	const uint8_t *at;

@@ -1,15 +1,16 @@
 /*
  * libFuzzer target for layers/: archives as bytes, and merges as a script.
  *
- * Build with clang -fsanitize=fuzzer,address,undefined, this file, all of layers/, base/error.c and base/iov.c, -lz -lcrypto; run with
+ * Build with clang -fsanitize=fuzzer,address,undefined, this file, all of layers/, base/error.c and base/iov.c, -lz -lcrypto; run
+ * with
  * -max_len=16384 CORPUS tests/fuzz/seeds/tar.
  *
  * The first byte chooses. Even: the rest is an archive, whose header checksums are put right first, since a fuzzer does not learn
- * them; it is applied twice, as a layer onto itself. Odd: each three bytes are an entry of a few paths in a few layers, so that whiteouts,
- * links and replaced types meet.
+ * them; it is applied twice, as a layer onto itself. Odd: each three bytes are an entry of a few paths in a few layers, so that
+ * whiteouts, links and replaced types meet.
  *
- * Beyond crashes: a tree that comes out must satisfy index_check(), its siblings must ascend, look-up must find every entry, and moving
- * the whiteouts of each layer to its start must not change the result.
+ * Beyond crashes: a tree that comes out must satisfy index_check(), its siblings must ascend, look-up must find every entry, and
+ * moving the whiteouts of each layer to its start must not change the result.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -245,7 +246,8 @@ static void require_same(const struct tree *a, const struct tree *b)
 		const struct tree_entry *x = &a->entries[i], *y = &b->entries[i];
 		const struct tree_inode *n = &a->inodes[x->inode], *m = &b->inodes[y->inode];
 		REQUIRE(x->name_bytes == y->name_bytes && memcmp(a->strings + x->name, b->strings + y->name, x->name_bytes) == 0);
-		REQUIRE(x->next_sibling == y->next_sibling && n->mode == m->mode && n->mtime_s == m->mtime_s && n->nlink == m->nlink);
+		REQUIRE(x->next_sibling == y->next_sibling && n->mode == m->mode && n->mtime_s == m->mtime_s &&
+			n->nlink == m->nlink);
 		REQUIRE(!S_ISDIR(n->mode) || n->first_child == m->first_child);
 	}
 }

@@ -1,9 +1,9 @@
 /*
  * libFuzzer target: everything that a guest, and the host programs at the other end, may do to virtio-vsock.
  *
- * The input is a list of actions, each a byte and its arguments: packets built from a few likely values, so that they meet connections; headers and
- * descriptors of raw bytes; rx buffers, reset, host programs that write, read and go. The device's own assertions, the sanitizers and "it comes to
- * rest" are what is checked.
+ * The input is a list of actions, each a byte and its arguments: packets built from a few likely values, so that they meet
+ * connections; headers and descriptors of raw bytes; rx buffers, reset, host programs that write, read and go. The device's own
+ * assertions, the sanitizers and "it comes to rest" are what is checked.
  */
 #define DRV_TX_BYTES (512u << 10)
 #include "tests/unit/vsock_driver.h"

@@ -1,9 +1,10 @@
 /*
- * The agent's machine (platform_* of guest/agent/agent.h) when it is an ordinary process under test: connections go to the Unix socket that
- * is its argument, each beginning with the port as 4 bytes, to which the host answers with one byte when it accepts; nothing is mounted; its
- * end is exit status 3 and a line on stderr.
+ * The agent's machine (platform_* of guest/agent/agent.h) when it is an ordinary process under test: connections go to the Unix
+ * socket that is its argument, each beginning with the port as 4 bytes, to which the host answers with one byte when it accepts;
+ * nothing is mounted; its end is exit status 3 and a line on stderr.
  *
- * The answer is waited for, so that the host sees connections and messages in the order they were made, as with one virtqueue for all.
+ * The answer is waited for, so that the host sees connections and messages in the order they were made, as with one virtqueue for
+ * all.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,6 +1,6 @@
 /*
- * The driver's side of split virtqueues over a plain buffer as guest RAM, for tests of queues and devices: it writes exactly what it is told,
- * right or wrong. Also the random numbers of the property tests: a fixed sequence for each seed.
+ * The driver's side of split virtqueues over a plain buffer as guest RAM, for tests of queues and devices: it writes exactly
+ * what it is told, right or wrong. Also the random numbers of the property tests: a fixed sequence for each seed.
  */
 #ifndef TRVMM_TESTS_FAKE_DRIVER_H
 #define TRVMM_TESTS_FAKE_DRIVER_H
@@ -124,8 +124,8 @@ static inline struct virtq_config fake_queue_config(const struct fake_queue *q)
 }
 
 /* Writes entry `index` of a table at `table`: the queue's own or an indirect one. */
-static inline void fake_table_desc(struct fake_ram *ram, gpa_t table, unsigned index, uint64_t addr, uint32_t length, unsigned flags,
-				   unsigned next)
+static inline void fake_table_desc(struct fake_ram *ram, gpa_t table, unsigned index, uint64_t addr, uint32_t length,
+				   unsigned flags, unsigned next)
 {
 	const struct {
 		le64 addr;

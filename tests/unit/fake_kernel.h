@@ -46,16 +46,23 @@ static inline void fake_elf_init(struct fake_elf *elf)
 	elf->header.e_phentsize = sizeof(Elf64_Phdr);
 	elf->header.e_phnum = 3;
 	elf->text = (Elf64_Phdr){
-		.p_type = PT_LOAD, .p_offset = offsetof(struct fake_elf, code), .p_paddr = FAKE_KERNEL_START,
-		.p_filesz = sizeof(elf->code), .p_memsz = sizeof(elf->code),
+		.p_type = PT_LOAD,
+		.p_offset = offsetof(struct fake_elf, code),
+		.p_paddr = FAKE_KERNEL_START,
+		.p_filesz = sizeof(elf->code),
+		.p_memsz = sizeof(elf->code),
 	};
 	elf->data = (Elf64_Phdr){
-		.p_type = PT_LOAD, .p_offset = offsetof(struct fake_elf, values), .p_paddr = FAKE_KERNEL_DATA,
-		.p_filesz = sizeof(elf->values), .p_memsz = sizeof(elf->values) + FAKE_KERNEL_BSS_BYTES,
+		.p_type = PT_LOAD,
+		.p_offset = offsetof(struct fake_elf, values),
+		.p_paddr = FAKE_KERNEL_DATA,
+		.p_filesz = sizeof(elf->values),
+		.p_memsz = sizeof(elf->values) + FAKE_KERNEL_BSS_BYTES,
 	};
-	elf->note = (Elf64_Phdr){
-		.p_type = PT_NOTE, .p_offset = offsetof(struct fake_elf, notes), .p_filesz = sizeof(elf->notes), .p_memsz = sizeof(elf->notes)
-	};
+	elf->note = (Elf64_Phdr){ .p_type = PT_NOTE,
+				  .p_offset = offsetof(struct fake_elf, notes),
+				  .p_filesz = sizeof(elf->notes),
+				  .p_memsz = sizeof(elf->notes) };
 	elf->notes[0] = (struct fake_note){ { .n_namesz = 4, .n_descsz = 8, .n_type = 6 }, "Xen", { 0x1234, 0 } };
 	elf->notes[1] = (struct fake_note){ { .n_namesz = 4, .n_descsz = 8, .n_type = 18 }, "Xen", { FAKE_KERNEL_PVH_ENTRY, 0 } };
 	for (size_t i = 0; i < sizeof(elf->code); i++)

@@ -54,7 +54,7 @@ struct virtio_vsock {
 	struct connection *closed; /* guarded by lock */
 };
 
-/* ---- carrying bytes -------------------------------------------------------------------------------------------------------------- */
+/* ---- carrying bytes ---------------------------------------------------------------------------------------------------------- */
 
 static bool direction_step(struct direction *d, short from_events, short to_events)
 {
@@ -182,7 +182,7 @@ static void closings_ready(struct loop_source *source, uint32_t events)
 	}
 }
 
-/* ---- connecting ------------------------------------------------------------------------------------------------------------------ */
+/* ---- connecting -------------------------------------------------------------------------------------------------------------- */
 
 static int find_and_accept(struct virtio_vsock *vsock, uint32_t port, struct vsock_ends *ends)
 {
@@ -234,7 +234,7 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 	loop_add(vsock->loop, &c->source);
 }
 
-/* ---- public ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- public ------------------------------------------------------------------------------------------------------------------ */
 
 struct virtio_vsock *fake_vsock_create(struct loop *loop, const char *path)
 {
@@ -246,13 +246,16 @@ struct virtio_vsock *fake_vsock_create(struct loop *loop, const char *path)
 	pthread_mutex_init(&vsock->lock, NULL);
 	int result = pipe2(vsock->stop, O_CLOEXEC);
 	assert(result == 0);
-	vsock->listener = (struct loop_source){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), .events = EPOLLIN,
+	vsock->listener = (struct loop_source){ .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0),
+						.events = EPOLLIN,
 						.ready = listener_ready };
 	result = bind(vsock->listener.fd, (const struct sockaddr *)&address, sizeof(address));
 	assert(result == 0);
 	result = listen(vsock->listener.fd, 4096);
 	assert(result == 0);
-	vsock->closings = (struct loop_source){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = closings_ready };
+	vsock->closings = (struct loop_source){ .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+						.events = EPOLLIN,
+						.ready = closings_ready };
 	result = loop_add(loop, &vsock->listener);
 	assert(result == 0);
 	result = loop_add(loop, &vsock->closings);

@@ -1,6 +1,6 @@
 /*
- * The functions of virtio_vsock.h that sessions use, without a device: the guest's connections come in over a Unix socket, each beginning
- * with the port as 4 bytes (little-endian), to which one byte is the answer. A refused connection is closed.
+ * The functions of virtio_vsock.h that sessions use, without a device: the guest's connections come in over a Unix socket,
+ * each beginning with the port as 4 bytes (little-endian), to which one byte is the answer. A refused connection is closed.
  */
 #ifndef TRVMM_TESTS_UNIT_FAKE_VSOCK_H
 #define TRVMM_TESTS_UNIT_FAKE_VSOCK_H

@@ -110,7 +110,7 @@ void harness_run(struct harness *h, const struct session_spec *spec)
 	harness_wait(h);
 }
 
-/* ---- playing the guest ----------------------------------------------------------------------------------------------------------- */
+/* ---- playing the guest ------------------------------------------------------------------------------------------------------- */
 
 int guest_try_connect(const struct harness *h, uint32_t port)
 {
@@ -158,7 +158,7 @@ size_t guest_receive(int fd, uint32_t *type, void *body, size_t size)
 	return length;
 }
 
-/* ---- pipes ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- pipes ------------------------------------------------------------------------------------------------------------------- */
 
 static void *capture_run(void *data)
 {

@@ -20,7 +20,7 @@
 
 TestSuite(agent, .timeout = 60);
 
-/* ---- the script's means ---- */
+/* ---- the script's means ------------------------------------------------------------------------------------------------------ */
 
 struct host {
 	struct harness h; /* folder, path and agent */
@@ -149,7 +149,7 @@ static size_t read_all(int fd, char *to, size_t size)
 	return length;
 }
 
-/* ---- order ---- */
+/* ---- order ------------------------------------------------------------------------------------------------------------------- */
 
 Test(agent, a_run_in_order)
 {
@@ -199,7 +199,7 @@ Test(agent, what_is_in_the_pipe_at_the_end_is_all_that_counts)
 	host_close(&host, CLOSED);
 }
 
-/* ---- streams that the host refuses or closes ---- */
+/* ---- streams that the host refuses or closes --------------------------------------------------------------------------------- */
 
 Test(agent, refused_stdout_is_a_broken_pipe)
 {
@@ -275,7 +275,7 @@ Test(agent, hung_up_terminal)
 	host_close(&host, CLOSED);
 }
 
-/* ---- hostile messages ---- */
+/* ---- hostile messages -------------------------------------------------------------------------------------------------------- */
 
 static void expect_malformed(const struct request *r)
 {
@@ -301,8 +301,16 @@ static void set_counts(struct request *r, uint32_t argc, uint32_t envc)
 
 Test(agent, run_with_wrong_counts)
 {
-	const uint32_t counts[][2] = { { 0, 4 }, { 3, 0 }, { 3, 2 }, { 4, 1 }, { UINT32_MAX, 1 }, { 3, UINT32_MAX }, { UINT32_MAX, 5 },
-				       { 1u << 31, 1u << 31 }, { AGENT_STRINGS_MAX, 1 }, { AGENT_STRINGS_MAX, 0 } };
+	const uint32_t counts[][2] = { { 0, 4 },
+				       { 3, 0 },
+				       { 3, 2 },
+				       { 4, 1 },
+				       { UINT32_MAX, 1 },
+				       { 3, UINT32_MAX },
+				       { UINT32_MAX, 5 },
+				       { 1u << 31, 1u << 31 },
+				       { AGENT_STRINGS_MAX, 1 },
+				       { AGENT_STRINGS_MAX, 0 } };
 	for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
 		struct request r = request_make(0, 0, "exit 1");
 		set_counts(&r, counts[i][0], counts[i][1]);
@@ -504,7 +512,7 @@ Test(agent, orphans_are_reaped)
 	host_close(&host, CLOSED);
 }
 
-/* ---- users ---- */
+/* ---- users ------------------------------------------------------------------------------------------------------------------- */
 
 struct files {
 	char passwd[64], group[64];

@@ -17,7 +17,7 @@
 #include "base/loop.h"
 #include "tests/unit/fake_driver.h"
 
-/* ---- error.h ------------------------------------------------------------------------------------------------------------------ */
+/* ---- error.h ---------------------------------------------------------------------------------------------------------------- */
 
 static const char *quote(char *out, size_t size, const char *text)
 {
@@ -149,7 +149,7 @@ Test(error, message_is_one_line_however_long)
 	cr_assert(line_end && !strcmp(line_end, "\ntrvmm: n 7\n"));
 }
 
-/* ---- le.h --------------------------------------------------------------------------------------------------------------------- */
+/* ---- le.h ------------------------------------------------------------------------------------------------------------------- */
 
 Test(le, little_end_first)
 {
@@ -161,7 +161,7 @@ Test(le, little_end_first)
 	cr_assert(le16_get(a) == 0x0102 && le32_get(b) == 0x01020304 && le64_get(c) == 0x0102030405060708);
 }
 
-/* ---- iov.h -------------------------------------------------------------------------------------------------------------------- */
+/* ---- iov.h ------------------------------------------------------------------------------------------------------------------ */
 
 #define MODEL_BYTES 300u
 
@@ -219,7 +219,8 @@ Test(iov, agrees_with_a_flat_buffer_whatever_the_splits)
 		struct model model;
 		model_make(&model, &seed);
 		cr_assert_eq(iov_total(model.iov, model.count), model.total);
-		const size_t offset = fake_below(&seed, (uint32_t)model.total + 4), length = fake_below(&seed, (uint32_t)model.total + 9);
+		const size_t offset = fake_below(&seed, (uint32_t)model.total + 4),
+			     length = fake_below(&seed, (uint32_t)model.total + 9);
 		const size_t want = expected(&model, offset, length);
 		uint8_t buffer[MODEL_BYTES], saved[MODEL_BYTES];
 		memset(buffer, 0xa5, sizeof(buffer));
@@ -250,7 +251,8 @@ Test(iov, slice_is_the_range_and_may_be_made_in_place)
 	for (unsigned round = 0; round < 4000; round++) {
 		struct model model;
 		model_make(&model, &seed);
-		const size_t offset = fake_below(&seed, (uint32_t)model.total + 4), length = fake_below(&seed, (uint32_t)model.total + 9);
+		const size_t offset = fake_below(&seed, (uint32_t)model.total + 4),
+			     length = fake_below(&seed, (uint32_t)model.total + 9);
 		const size_t want = expected(&model, offset, length);
 		struct iovec out[24], in_place[24];
 		memcpy(in_place, model.iov, sizeof(in_place));
@@ -331,7 +333,7 @@ Test(iov, pwrite_reports_a_full_device)
 	cr_assert_eq(iov_pwrite_full(fd, &iov, 1, 0), -ENOSPC);
 }
 
-/* ---- loop.h ------------------------------------------------------------------------------------------------------------------- */
+/* ---- loop.h ----------------------------------------------------------------------------------------------------------------- */
 
 /* An eventfd that is ready from the start; what its callback does is the test's. */
 struct bell {
@@ -345,9 +347,8 @@ struct bell {
 
 static void bell_init(struct bell *bell, struct loop *loop, void (*ready)(struct loop_source *source, uint32_t events))
 {
-	*bell = (struct bell){
-		.source = { .fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = ready }, .loop = loop
-	};
+	*bell = (struct bell){ .source = { .fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK), .events = EPOLLIN, .ready = ready },
+			       .loop = loop };
 	cr_assert(bell->source.fd >= 0);
 }
 

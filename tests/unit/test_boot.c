@@ -76,7 +76,7 @@ static uint8_t sum_of(gpa_t at, size_t length)
 	return sum;
 }
 
-/* ---- the memory map ------------------------------------------------------------------------------------------------------------- */
+/* ---- the memory map --------------------------------------------------------------------------------------------------------- */
 
 struct range {
 	uint64_t start, bytes;
@@ -142,7 +142,8 @@ static void expect_map(unsigned (*reader)(struct range *ranges), uint64_t memory
 		cr_assert(count == 3 && ranges[2].bytes == memory_bytes - MIB);
 	} else {
 		cr_assert(count == 4 && ranges[2].bytes == GUEST_MEM_HOLE_START - MIB);
-		cr_assert(ranges[3].start == 4 * GIB && ranges[3].bytes == memory_bytes - GUEST_MEM_HOLE_START && ranges[3].type == 1);
+		cr_assert(ranges[3].start == 4 * GIB && ranges[3].bytes == memory_bytes - GUEST_MEM_HOLE_START &&
+			  ranges[3].type == 1);
 	}
 }
 
@@ -176,7 +177,7 @@ Test(boot, pvh_memory_map_of_5_gib)
 	expect_map(read_memmap, 5 * GIB);
 }
 
-/* ---- boot_params ---------------------------------------------------------------------------------------------------------------- */
+/* ---- boot_params ------------------------------------------------------------------------------------------------------------ */
 
 static void expect_cmdline(uint64_t at, const char *want)
 {
@@ -329,8 +330,10 @@ Test(boot, registers_of_the_64_bit_protocol)
 	boot_set_registers(&kernel, BOOT_LINUX64, &regs, &sregs);
 	cr_assert(regs.rip == kernel.entry && regs.rsi == LAYOUT_BOOT_PARAMS && regs.rflags == 2 && regs.rax == 0 && regs.r15 == 0);
 	cr_assert(regs.rsp && guest_ptr(&mem, regs.rsp - 64, 64));
-	cr_assert(sregs.efer == 0x500 && (sregs.cr0 & 0x80000001) == 0x80000001 && (sregs.cr4 & 0x20) && sregs.cr3 == LAYOUT_PAGE_TABLES);
-	cr_assert(sregs.cs.selector == 0x10 && sregs.cs.l && !sregs.cs.db && sregs.ds.selector == 0x18 && sregs.ss.selector == 0x18);
+	cr_assert(sregs.efer == 0x500 && (sregs.cr0 & 0x80000001) == 0x80000001 && (sregs.cr4 & 0x20) &&
+		  sregs.cr3 == LAYOUT_PAGE_TABLES);
+	cr_assert(sregs.cs.selector == 0x10 && sregs.cs.l && !sregs.cs.db && sregs.ds.selector == 0x18 &&
+		  sregs.ss.selector == 0x18);
 	/* The table says what the hidden parts say. */
 	uint64_t gdt[5];
 	cr_assert_eq(sregs.gdt.limit, sizeof(gdt) - 1);
@@ -366,7 +369,7 @@ Test(boot, pvh_start_info)
 	expect_cmdline(addresses[1], "pvh words");
 }
 
-/* ---- the MP table (Intel MultiProcessor Specification 1.4) ------------------------------------------------------------------------ */
+/* ---- the MP table (Intel MultiProcessor Specification 1.4) ------------------------------------------------------------------ */
 
 static void start_tables(unsigned cpus, unsigned device_count)
 {
@@ -385,7 +388,8 @@ static void expect_mptable(unsigned cpus)
 	cr_assert(LAYOUT_EBDA >= 639 * 1024 && LAYOUT_EBDA % 16 == 0);
 	cr_assert(!memcmp(floating, "_MP_", 4) && floating[8] == 1 && floating[9] == 4 && floating[11] == 0);
 	cr_assert_eq(sum_of(LAYOUT_EBDA, 16), 0);
-	const uint32_t at = (uint32_t)floating[4] | (uint32_t)floating[5] << 8 | (uint32_t)floating[6] << 16 | (uint32_t)floating[7] << 24;
+	const uint32_t at =
+	    (uint32_t)floating[4] | (uint32_t)floating[5] << 8 | (uint32_t)floating[6] << 16 | (uint32_t)floating[7] << 24;
 	read_guest(at, table, 44);
 	const size_t length = (size_t)table[4] | (size_t)table[5] << 8;
 	const unsigned entries = (unsigned)table[34] | (unsigned)table[35] << 8;
@@ -436,7 +440,7 @@ Test(mptable, eight_cpus)
 	expect_mptable(8);
 }
 
-/* ---- ACPI 6.4 ------------------------------------------------------------------------------------------------------------------- */
+/* ---- ACPI 6.4 --------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t get(gpa_t at, unsigned bytes)
 {
@@ -516,7 +520,8 @@ Test(acpi, madt_lists_processors_and_the_io_apic)
 				cr_assert(get(at + 2, 1) == lapics && get(at + 3, 1) == lapics && get(at + 4, 4) == 1);
 				lapics++;
 			} else {
-				cr_assert(get(at, 1) == 1 && get(at + 2, 1) == cpus && get(at + 4, 4) == LAYOUT_IOAPIC && get(at + 8, 4) == 0);
+				cr_assert(get(at, 1) == 1 && get(at + 2, 1) == cpus && get(at + 4, 4) == LAYOUT_IOAPIC &&
+					  get(at + 8, 4) == 0);
 				ioapics++;
 			}
 		}
@@ -525,7 +530,7 @@ Test(acpi, madt_lists_processors_and_the_io_apic)
 	}
 }
 
-/* ---- the reference: Intel's compiler and disassembler ------------------------------------------------------------------------------ */
+/* ---- the reference: Intel's compiler and disassembler ----------------------------------------------------------------------- */
 
 static char directory[] = "/tmp/trvmm-acpi-XXXXXX";
 
@@ -586,11 +591,11 @@ static void start_iasl(unsigned device_count)
 
 static void stop_iasl(void)
 {
-	if (strchr(directory, 'X'))
+	if (!strcmp(directory + strlen(directory) - 6, "XXXXXX"))
 		return;
 	char line[64];
 	snprintf(line, sizeof(line), "rm -rf %s", directory);
-	cr_expect_eq(system(line), 0);
+	(void)!system(line);
 }
 
 static void expect_disassembles(const char *name)

@@ -94,9 +94,10 @@ Test(guest_mem, ptr_agrees_with_arithmetic_in_128_bits)
 		const gpa_t gpa = near[fake_below(&seed, 5)] + fake_below(&seed, 9) - 4;
 		const uint64_t ends[] = { 0, BYTES, 0ull - gpa, BASE + BYTES - gpa, fake_random(&seed) };
 		const uint64_t length = ends[fake_below(&seed, 5)] + fake_below(&seed, 9) - 4;
-		const bool inside = gpa >= BASE && gpa < BASE + BYTES &&
-				    (unsigned __int128)gpa + length <= (unsigned __int128)BASE + BYTES;
-		cr_assert((guest_ptr(&mem, gpa, length) != NULL) == inside, "%llx + %llx", (unsigned long long)gpa, (unsigned long long)length);
+		const bool inside =
+		    gpa >= BASE && gpa < BASE + BYTES && (unsigned __int128)gpa + length <= (unsigned __int128)BASE + BYTES;
+		cr_assert((guest_ptr(&mem, gpa, length) != NULL) == inside, "%llx + %llx", (unsigned long long)gpa,
+			  (unsigned long long)length);
 	}
 }
 

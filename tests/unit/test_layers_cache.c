@@ -417,7 +417,8 @@ Test(cache, concurrent_loads_of_one_layer)
 			if (layers_load(&path, 1, NULL, 0, cache, &tree, &err))
 				_exit(1);
 			const uint32_t f = tree_lookup(tree, "f", 0);
-			if (f == TREE_NONE || tree_read_file(tree, tree->entries[f].inode, 100, &data, &length) || strcmp(data, "hello"))
+			if (f == TREE_NONE || tree_read_file(tree, tree->entries[f].inode, 100, &data, &length) ||
+			    strcmp(data, "hello"))
 				_exit(2);
 			_exit(0);
 		}
@@ -579,7 +580,8 @@ static struct file_identity identity_before(int64_t seconds, int64_t nanoseconds
 	struct timespec now;
 	clock_gettime(CLOCK_REALTIME, &now);
 	const int64_t at = now.tv_sec * 1000000000LL + now.tv_nsec - seconds * 1000000000LL - nanoseconds;
-	return (struct file_identity){ .ctime_s = at / 1000000000, .ctime_ns = ctime_ns_or_0 ? (uint32_t)(at % 1000000000) | 1 : 0 };
+	return (struct file_identity){ .ctime_s = at / 1000000000,
+				       .ctime_ns = ctime_ns_or_0 ? (uint32_t)(at % 1000000000) | 1 : 0 };
 }
 
 Test(identity, is_settled_after_a_tick)

@@ -93,7 +93,10 @@ static inline struct tree *load(const char *path)
 	return tree;
 }
 
-/* Loads and asserts that "f" holds the text. Returns whether the tree was mapped from the cache (there its arrays do not begin the map). */
+/*
+ * Loads and asserts that "f" holds the text. Returns whether the tree was mapped from the cache (there its arrays do not begin the
+ * map).
+ */
 static inline bool load_holds(const char *path, const char *text)
 {
 	struct tree *tree = load(path);

@@ -55,12 +55,13 @@ Test(index, depends_on_the_layers_their_order_and_the_files)
 		const char *const *paths;
 		size_t count;
 		const struct layers_memory_file *file;
-	} stacks[] = { { up, 2, NULL }, { down, 2, NULL }, { up, 1, NULL }, { up, 2, &file }, { up, 2, &longer }, { up, 2, &other_mode },
-		       { up, 2, &elsewhere } };
+	} stacks[] = { { up, 2, NULL },    { down, 2, NULL },      { up, 1, NULL },      { up, 2, &file },
+		       { up, 2, &longer }, { up, 2, &other_mode }, { up, 2, &elsewhere } };
 	struct error err = { "" };
 	struct tree *tree;
 	for (size_t i = 0; i < sizeof(stacks) / sizeof(stacks[0]); i++) {
-		cr_assert_eq(layers_load(stacks[i].paths, stacks[i].count, stacks[i].file, stacks[i].file != NULL, cache, &tree, &err), 0);
+		cr_assert_eq(
+		    layers_load(stacks[i].paths, stacks[i].count, stacks[i].file, stacks[i].file != NULL, cache, &tree, &err), 0);
 		cr_assert_eq(tree->map, tree->inodes, "stack %zu was found in the cache", i);
 		tree_destroy(tree);
 	}
@@ -189,7 +190,9 @@ Test(index_check, accepts_what_the_builder_makes)
 
 Test(index_check, no_number_leads_out_of_the_arrays)
 {
-	static const uint32_t evil[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 100, 255, 256, 4096, 65535, 1 << 20, INT32_MAX, UINT32_MAX - 1, UINT32_MAX };
+	static const uint32_t evil[] = { 0,         1,   2,   3,   4,    5,     6,       7,         8,
+					 9,         100, 255, 256, 4096, 65535, 1 << 20, INT32_MAX, UINT32_MAX - 1,
+					 UINT32_MAX };
 	struct tree *tree = harmable();
 	uint8_t *arrays = tree->map;
 	unsigned refused = 0, accepted = 0;

@@ -126,8 +126,9 @@ static void check_refused(int code, const char *words, const char *const *lines,
 	tree_builder_destroy(builder);
 }
 
-#define REFUSED(code, words, ...) \
-	check_refused(code, words, (const char *const[]){ __VA_ARGS__ }, sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *))
+#define REFUSED(code, words, ...)                                                                                                  \
+	check_refused(code, words, (const char *const[]){ __VA_ARGS__ },                                                           \
+		      sizeof((const char *const[]){ __VA_ARGS__ }) / sizeof(char *))
 
 Test(merge, one_layer)
 {

@@ -157,8 +157,8 @@ Test(tar, gnu_long_name_and_link)
 Test(tar, pax_records)
 {
 	struct archive a = { 0 };
-	archive_pax(&a, 'x', "path", "real/name", "uid", "4294967294", "gid", "70000", "mtime", "1350244992.0239601089", "comment", "x",
-		    "SCHILY.xattr.user.b", "two", "SCHILY.xattr.user.a", "one", "SCHILY.xattr.com.apple.x", "no place for it",
+	archive_pax(&a, 'x', "path", "real/name", "uid", "4294967294", "gid", "70000", "mtime", "1350244992.0239601089", "comment",
+		    "x", "SCHILY.xattr.user.b", "two", "SCHILY.xattr.user.a", "one", "SCHILY.xattr.com.apple.x", "no place for it",
 		    "LIBARCHIVE.xattr.user.%63", "dGhyZWU=", "SCHILY.xattr.user.a", "last", NULL);
 	ADD(&a, .name = "short", .type = '0', .text = "x");
 	archive_pax(&a, 'x', "linkpath", "elsewhere", "mtime", "-1.5", NULL);
@@ -550,7 +550,8 @@ Test(tar_sparse, gnu_header_map)
 {
 	struct archive a = { 0 };
 	/* 100, 3; 1000, 4; the end: 2000, 0 */
-	add_gnu_sparse(&a, "000000000144000000000003000000001750000000000004000000003720000000000000", "00000003720", false, "abcdefg");
+	add_gnu_sparse(&a, "000000000144000000000003000000001750000000000004000000003720000000000000", "00000003720", false,
+		       "abcdefg");
 	archive_append(&a, "abcdefg", 7);
 	archive_pad(&a);
 	assert_sparse(&a);
@@ -561,8 +562,8 @@ Test(tar_sparse, gnu_map_in_blocks_behind_the_header)
 	struct archive a = { 0 };
 	char block[512] = "000000001750000000000004";
 	/* Empty ranges fill the header's map. */
-	add_gnu_sparse(&a, "000000000144000000000003000000000147000000000000000000000147000000000000000000000147000000000000", "00000003720",
-		       true, "abcdefg");
+	add_gnu_sparse(&a, "000000000144000000000003000000000147000000000000000000000147000000000000000000000147000000000000",
+		       "00000003720", true, "abcdefg");
 	block[504] = 1;
 	archive_append(&a, block, sizeof(block));
 	memset(block, 0, sizeof(block));
@@ -576,8 +577,8 @@ Test(tar_sparse, gnu_map_in_blocks_behind_the_header)
 Test(tar_sparse, pax_0_0)
 {
 	struct archive a = { 0 };
-	archive_pax(&a, 'x', "GNU.sparse.size", "2000", "GNU.sparse.numblocks", "2", "GNU.sparse.offset", "100", "GNU.sparse.numbytes", "3",
-		    "GNU.sparse.offset", "1000", "GNU.sparse.numbytes", "4", NULL);
+	archive_pax(&a, 'x', "GNU.sparse.size", "2000", "GNU.sparse.numblocks", "2", "GNU.sparse.offset", "100",
+		    "GNU.sparse.numbytes", "3", "GNU.sparse.offset", "1000", "GNU.sparse.numbytes", "4", NULL);
 	ADD(&a, .name = "sparse", .type = '0', .text = "abcdefg");
 	assert_sparse(&a);
 }
@@ -596,7 +597,8 @@ Test(tar_sparse, pax_1_0)
 	struct archive a = { 0 };
 	char data[519] = "2\n100\n3\n1000\n4\n";
 	memcpy(data + 512, "abcdefg", 7);
-	archive_pax(&a, 'x', "GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "sparse", "GNU.sparse.realsize", "2000", NULL);
+	archive_pax(&a, 'x', "GNU.sparse.major", "1", "GNU.sparse.minor", "0", "GNU.sparse.name", "sparse", "GNU.sparse.realsize",
+		    "2000", NULL);
 	ADD(&a, .name = "GNUSparseFile.1/sparse", .type = '0', .text = data, .text_bytes = sizeof(data));
 	assert_sparse(&a);
 }

@@ -50,7 +50,8 @@ Test(tree_lookup, leaves_the_last_link_alone_when_told)
 Test(tree_lookup, finds_nothing)
 {
 	struct tree *tree = sample();
-	static const char *const paths[] = { "nothing", "usr/nothing", "usr/bin/sh/x", "usr/bin/sh/..", "dangling", "loop", "loop/x", "us" };
+	static const char *const paths[] = { "nothing",  "usr/nothing", "usr/bin/sh/x", "usr/bin/sh/..",
+					     "dangling", "loop",        "loop/x",       "us" };
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
 		cr_assert_eq(tree_lookup(tree, paths[i], 1), TREE_NONE, "%s", paths[i]);
 	tree_destroy(tree);

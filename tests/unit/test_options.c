@@ -42,10 +42,10 @@ static int parse_words(const char *const *words)
 #define GOOD(...) cr_assert_eq(PARSE(__VA_ARGS__), 0, "%s", err.text)
 
 /* Refused, and the message has all of the words in it. */
-#define BAD(WORD, ...) \
-	do { \
-		cr_assert_eq(PARSE(__VA_ARGS__), -EINVAL); \
-		cr_assert(strstr(err.text, WORD), "'%s' is not in: %s", WORD, err.text); \
+#define BAD(WORD, ...)                                                                                                             \
+	do {                                                                                                                       \
+		cr_assert_eq(PARSE(__VA_ARGS__), -EINVAL);                                                                         \
+		cr_assert(strstr(err.text, WORD), "'%s' is not in: %s", WORD, err.text);                                           \
 	} while (0)
 
 static const char *env_value(const char *name)
@@ -62,7 +62,7 @@ static const char *env_value(const char *name)
 	return found;
 }
 
-/* ---- sizes ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- sizes ------------------------------------------------------------------------------------------------------------------ */
 
 Test(options_size, numbers_and_suffixes)
 {
@@ -70,9 +70,23 @@ Test(options_size, numbers_and_suffixes)
 		const char *text;
 		uint64_t bytes;
 	} good[] = {
-		{ "0", 0 }, { "1", 1 }, { "4096", 4096 }, { "1K", 1 << 10 }, { "1k", 1 << 10 }, { "256M", 256 << 20 }, { "256m", 256 << 20 },
-		{ "2G", 2ull << 30 }, { "2g", 2ull << 30 }, { "3T", 3ull << 40 }, { "1KiB", 1 << 10 }, { "1MiB", 1 << 20 }, { "1MB", 1 << 20 },
-		{ "1Gb", 1 << 30 }, { "007K", 7 << 10 }, { "18446744073709551615", UINT64_MAX }, { "16777215T", 16777215ull << 40 },
+		{ "0", 0 },
+		{ "1", 1 },
+		{ "4096", 4096 },
+		{ "1K", 1 << 10 },
+		{ "1k", 1 << 10 },
+		{ "256M", 256 << 20 },
+		{ "256m", 256 << 20 },
+		{ "2G", 2ull << 30 },
+		{ "2g", 2ull << 30 },
+		{ "3T", 3ull << 40 },
+		{ "1KiB", 1 << 10 },
+		{ "1MiB", 1 << 20 },
+		{ "1MB", 1 << 20 },
+		{ "1Gb", 1 << 30 },
+		{ "007K", 7 << 10 },
+		{ "18446744073709551615", UINT64_MAX },
+		{ "16777215T", 16777215ull << 40 },
 	};
 	for (unsigned i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
 		uint64_t bytes = 99;
@@ -83,9 +97,32 @@ Test(options_size, numbers_and_suffixes)
 
 Test(options_size, everything_else_is_refused)
 {
-	static const char *const bad[] = { "", " ", "M", "-1", "+1", " 1", "1 ", "1 M", "x", "0x10", "1.5G", "1P", "1E", "1MM", "1Ki", "1iB", "1KiBs",
-					   "1Kib ", "1e3", "18446744073709551616", "99999999999999999999999", "16777216T", "17179869184G",
-					   "18014398509481984K", "1,000", "256MB\n" };
+	static const char *const bad[] = { "",
+					   " ",
+					   "M",
+					   "-1",
+					   "+1",
+					   " 1",
+					   "1 ",
+					   "1 M",
+					   "x",
+					   "0x10",
+					   "1.5G",
+					   "1P",
+					   "1E",
+					   "1MM",
+					   "1Ki",
+					   "1iB",
+					   "1KiBs",
+					   "1Kib ",
+					   "1e3",
+					   "18446744073709551616",
+					   "99999999999999999999999",
+					   "16777216T",
+					   "17179869184G",
+					   "18014398509481984K",
+					   "1,000",
+					   "256MB\n" };
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		uint64_t bytes = 99;
 		cr_assert_eq(options_parse_size(bad[i], &bytes), -EINVAL, "'%s'", bad[i]);
@@ -93,7 +130,7 @@ Test(options_size, everything_else_is_refused)
 	}
 }
 
-/* ---- the command ---------------------------------------------------------------------------------------------------------------- */
+/* ---- the command ------------------------------------------------------------------------------------------------------------ */
 
 Test(options, defaults)
 {
@@ -148,7 +185,7 @@ Test(options, help_and_version_need_no_command)
 	BAD("--cpus", "--cpus", "0", "--help");
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------------------- */
+/* ---- values ----------------------------------------------------------------------------------------------------------------- */
 
 Test(options, plain_values)
 {
@@ -224,7 +261,9 @@ Test(options, cpus_from_1_to_8)
 		GOOD("--cpus", text, "sh");
 		cr_assert_eq(options.cpus, cpus);
 	}
-	static const char *const bad[] = { "0", "9", "-1", "+1", "1.5", "two", "", " 1", "1 ", "4294967297", "18446744073709551617", "0x1" };
+	static const char *const bad[] = {
+		"0", "9", "-1", "+1", "1.5", "two", "", " 1", "1 ", "4294967297", "18446744073709551617", "0x1"
+	};
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		BAD("--cpus '", "--cpus", bad[i], "sh");
 	BAD("from 1 to 8", "--cpus", "9", "sh");
@@ -275,7 +314,7 @@ Test(options, hostname_of_1_to_64_bytes)
 	BAD("--hostname ''", "--hostname", "", "sh");
 }
 
-/* ---- lists ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- lists ------------------------------------------------------------------------------------------------------------------ */
 
 static void expect_layers(const char *const *want)
 {
@@ -369,7 +408,7 @@ Test(options, env_without_a_name)
 	BAD("--env '='", "--env", "=", "sh");
 }
 
-/* ---- what getopt does not like -------------------------------------------------------------------------------------------------- */
+/* ---- what getopt does not like ---------------------------------------------------------------------------------------------- */
 
 Test(options, unknown_options_are_named)
 {
@@ -402,8 +441,9 @@ Test(options, ambiguous_options_are_named)
 
 Test(options, missing_values_are_named)
 {
-	static const char *const names[] = { "--kernel", "--layers", "--memory", "--cpus", "--disk-size", "--env", "--workdir", "--user",
-					     "--hostname", "--timeout", "--boot-timeout", "--append", "--boot" };
+	static const char *const names[] = { "--kernel",       "--layers",  "--memory", "--cpus",     "--disk-size",
+					     "--env",          "--workdir", "--user",   "--hostname", "--timeout",
+					     "--boot-timeout", "--append",  "--boot" };
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		BAD(names[i], names[i]);
 		cr_assert(strstr(err.text, "needs a value"), "%s", err.text);
@@ -414,7 +454,8 @@ Test(options, missing_values_are_named)
 
 Test(options, values_that_are_not_wanted_are_named)
 {
-	static const char *const words[] = { "--console=yes", "--tty=1", "--interactive=", "--no-kvm-check=x", "--version=2", "--help=me" };
+	static const char *const words[] = { "--console=yes",    "--tty=1",     "--interactive=",
+					     "--no-kvm-check=x", "--version=2", "--help=me" };
 	for (unsigned i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 		char name[40];
 		snprintf(name, sizeof(name), "'%.*s' takes no value", (int)strcspn(words[i], "="), words[i]);
@@ -435,7 +476,8 @@ Test(options, hostile_text_is_quoted)
 
 Test(options, messages_stay_one_line_whatever_the_value)
 {
-	static const char *const names[] = { "--layers", "--memory", "--cpus", "--disk-size", "--env", "--hostname", "--timeout", "--boot" };
+	static const char *const names[] = { "--layers", "--memory",   "--cpus",    "--disk-size",
+					     "--env",    "--hostname", "--timeout", "--boot" };
 	static char value[3000];
 	memset(value, 'v', sizeof(value) - 1);
 	value[0] = '=';
@@ -462,10 +504,13 @@ Test(options, help_lists_every_option)
 	const ssize_t n = read(ends[0], text, sizeof(text) - 1);
 	cr_assert(n > 0);
 	text[n] = '\0';
-	static const char *const names[] = { "--kernel FILE", "--layers A", "--memory SIZE", "--cpus N", "--disk-size SIZE", "-e, --env K=V",
-					     "-w, --workdir DIR", "-u, --user USER", "--hostname NAME", "-i, --interactive", "-t, --tty",
-					     "--timeout SECONDS", "--boot-timeout SECONDS", "--console", "--append TEXT", "--boot PROTOCOL",
-					     "--no-kvm-check", "--version", "-h, --help" };
+	static const char *const names[] = {
+		"--kernel FILE",          "--layers A",        "--memory SIZE",     "--cpus N",
+		"--disk-size SIZE",       "-e, --env K=V",     "-w, --workdir DIR", "-u, --user USER",
+		"--hostname NAME",        "-i, --interactive", "-t, --tty",         "--timeout SECONDS",
+		"--boot-timeout SECONDS", "--console",         "--append TEXT",     "--boot PROTOCOL",
+		"--no-kvm-check",         "--version",         "-h, --help"
+	};
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		cr_assert(strstr(text, names[i]), "%s", names[i]);
 	for (const char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))

@@ -1,6 +1,6 @@
 /*
- * Sessions from end to end without a machine: session.c, the agent's own program as a process, Unix sockets for vsock. What a user of
- * `trvmm COMMAND` sees.
+ * Sessions from end to end without a machine: session.c, the agent's own program as a process, Unix sockets for vsock. What a user
+ * of `trvmm COMMAND` sees.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -37,7 +37,7 @@ static void expect_sh(const char *script, const char *expected)
 	expect(ARGV("/bin/sh", "-c", script), expected);
 }
 
-/* ---- exit codes ---- */
+/* ---- exit codes -------------------------------------------------------------------------------------------------------------- */
 
 Test(session, exit_code_0)
 {
@@ -74,7 +74,7 @@ Test(session, hostile_command_name_is_escaped)
 	expect(ARGV("a\033[2J'b"), "exit 127 out: err: said exec \"a\\x1b[2J\\x27b\": not found in PATH");
 }
 
-/* ---- streams ---- */
+/* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
 Test(session, streams_are_separate)
 {
@@ -254,7 +254,7 @@ Test(session, blocked_stdout_does_not_block_stderr)
 	capture_free(&err);
 }
 
-/* ---- environment, folder, user ---- */
+/* ---- environment, folder, user ----------------------------------------------------------------------------------------------- */
 
 Test(session, environment_is_exactly_what_was_given)
 {
@@ -303,8 +303,10 @@ Test(session, missing_interpreter_is_told)
 	cr_assert(write(fd, "#!/no/such/sh\n", 14) == 14);
 	fchmod(fd, 0755);
 	close(fd);
-	snprintf(expected, sizeof(expected), "exit 127 out: err: said exec \"%s\": the file is there, but the interpreter or dynamic loader "
-					     "that it names is not", path);
+	snprintf(expected, sizeof(expected),
+		 "exit 127 out: err: said exec \"%s\": the file is there, but the interpreter or dynamic "
+		 "loader that it names is not",
+		 path);
 	expect(ARGV(path), expected);
 	unlink(path);
 }
@@ -363,7 +365,7 @@ Test(session, descriptors_are_three_only)
 	expect_sh("ls /proc/self/fd | tr '\\n' ' '", "exit 0 out:0 1 2 3  err:");
 }
 
-/* ---- limits of the request ---- */
+/* ---- limits of the request --------------------------------------------------------------------------------------------------- */
 
 Test(session, request_that_is_too_long_is_refused)
 {
@@ -406,7 +408,7 @@ Test(session, argument_beyond_linux_limit_is_an_exec_failure)
 	free(argument);
 }
 
-/* ---- signals ---- */
+/* ---- signals ----------------------------------------------------------------------------------------------------------------- */
 
 Test(session, signal_before_the_start_is_remembered)
 {
@@ -437,7 +439,7 @@ Test(session, keyboard_signals_go_to_the_group)
 	cr_expect_eq(h.result.exit_code, 128 + SIGINT);
 }
 
-/* ---- several sessions ---- */
+/* ---- several sessions -------------------------------------------------------------------------------------------------------- */
 
 struct many {
 	struct harness *h;
@@ -529,7 +531,7 @@ Test(session, destroyed_session_is_killed)
 	capture_free(&one.out);
 }
 
-/* ---- terminal ---- */
+/* ---- terminal ---------------------------------------------------------------------------------------------------------------- */
 
 /* Runs `script` on a pty of 33 x 77 with `input`; returns all its output. */
 static char *run_terminal(const char *script, const char *input, int *exit_code)
@@ -580,8 +582,8 @@ Test(session, terminal_ctrl_c)
 Test(session, terminal_last_output_is_not_lost)
 {
 	for (int i = 0; i < 20; i++)
-		expect_terminal("i=0; while [ $i -lt 300 ]; do echo xxxxxxxxxxxxxxxxx; i=$((i+1)); done >/dev/null; echo last", NULL,
-				"last\r\n", 0);
+		expect_terminal("i=0; while [ $i -lt 300 ]; do echo xxxxxxxxxxxxxxxxx; i=$((i+1)); done >/dev/null; echo last",
+				NULL, "last\r\n", 0);
 }
 
 Test(session, terminal_much_output)
@@ -602,8 +604,9 @@ Test(session, terminal_new_size_arrives)
 {
 	struct harness h;
 	struct capture out;
-	struct session_spec spec = harness_spec(ARGV("/bin/bash", "-c", "while [ \"$(stty size)\" != '50 100' ]; do sleep 0.05; done; "
-									"echo resized"));
+	struct session_spec spec = harness_spec(ARGV("/bin/bash", "-c",
+						     "while [ \"$(stty size)\" != '50 100' ]; do sleep 0.05; done; "
+						     "echo resized"));
 	capture_open(&out);
 	spec.terminal = true;
 	spec.stdout_fd = out.write_fd;

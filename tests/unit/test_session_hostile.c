@@ -1,6 +1,6 @@
 /*
- * session.c against an agent that lies: whatever it says or leaves unsaid, the session ends once, in time, with what is true. The agent
- * is a thread with a script.
+ * session.c against an agent that lies: whatever it says or leaves unsaid, the session ends once, in time, with what is true. The
+ * agent is a thread with a script.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -17,7 +17,7 @@
 
 TestSuite(session_hostile, .timeout = 60);
 
-/* ---- the script's means ---- */
+/* ---- the script's means ------------------------------------------------------------------------------------------------------ */
 
 struct play {
 	struct harness h;
@@ -114,7 +114,7 @@ static void expect_end(struct play *play, int exit_code, const char *said)
 #define CLOSED "the guest's agent went away before the command ended (did the guest reboot?)"
 #define BROKEN "the guest's agent broke its protocol"
 
-/* ---- honest, for comparison ---- */
+/* ---- honest, for comparison -------------------------------------------------------------------------------------------------- */
 
 static void honest(struct play *play)
 {
@@ -135,7 +135,7 @@ Test(session_hostile, honest_agent)
 	expect_end(&p, 3, "");
 }
 
-/* ---- framing ---- */
+/* ---- framing ----------------------------------------------------------------------------------------------------------------- */
 
 static void message_too_long(struct play *play)
 {
@@ -208,7 +208,7 @@ Test(session_hostile, other_version)
 	expect_end(&p, 125, "the agent in the guest speaks version 99 of the protocol, not 1; use the one that came with trvmm");
 }
 
-/* ---- the connection ends early ---- */
+/* ---- the connection ends early ----------------------------------------------------------------------------------------------- */
 
 static void close_at_once(struct play *play)
 {
@@ -253,7 +253,7 @@ Test(session_hostile, control_connection_ends_while_output_is_delivered)
 	expect_end(&p, 4, "");
 }
 
-/* ---- EXITED and FAILED that are not true ---- */
+/* ---- EXITED and FAILED that are not true ------------------------------------------------------------------------------------- */
 
 static void exited_before_started(struct play *play)
 {
@@ -310,9 +310,19 @@ Test(session_hostile, wait_statuses)
 		uint32_t status;
 		int exit_code;
 	} cases[] = {
-		{ 0, 0 }, { 0xff00, 255 }, { 64, 128 + 64 }, { 0x80 | 11, 128 + 11 }, { 15, 143 },
+		{ 0, 0 },
+		{ 0xff00, 255 },
+		{ 64, 128 + 64 },
+		{ 0x80 | 11, 128 + 11 },
+		{ 15, 143 },
 		/* stopped, continued, out of range, nonsense */
-		{ 0x137f, 125 }, { 0xffff, 125 }, { 65, 125 }, { 0x80, 125 }, { 0x10000, 125 }, { 0x0101, 125 }, { UINT32_MAX, 125 },
+		{ 0x137f, 125 },
+		{ 0xffff, 125 },
+		{ 65, 125 },
+		{ 0x80, 125 },
+		{ 0x10000, 125 },
+		{ 0x0101, 125 },
+		{ UINT32_MAX, 125 },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		struct play p;
@@ -358,7 +368,7 @@ Test(session_hostile, texts_of_failures)
 	expect_end(&p, 125, NULL);
 }
 
-/* ---- streams ---- */
+/* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
 static void streams_never_end(struct play *play)
 {
@@ -407,10 +417,19 @@ static void connect_too_much(struct play *play)
 {
 	begin(play);
 	/* Twice; not asked for (stdin); no stream; no session; outside. */
-	const uint32_t ports[] = { AGENT_PORT_CONTROL, agent_stream_port(0, AGENT_STDOUT), agent_stream_port(0, AGENT_STDERR),
-				   agent_stream_port(0, AGENT_STDIN), agent_stream_port(0, AGENT_STDIN) + 3, agent_stream_port(1, AGENT_STDOUT),
-				   agent_stream_port(AGENT_SESSIONS_MAX - 1, AGENT_STDERR), agent_stream_port(AGENT_SESSIONS_MAX, AGENT_STDIN),
-				   AGENT_PORT_STREAMS - 1, AGENT_PORT_CONTROL + 1, 0, UINT32_MAX };
+	const uint32_t last = AGENT_SESSIONS_MAX - 1;
+	const uint32_t ports[] = { AGENT_PORT_CONTROL,
+				   agent_stream_port(0, AGENT_STDOUT),
+				   agent_stream_port(0, AGENT_STDERR),
+				   agent_stream_port(0, AGENT_STDIN),
+				   agent_stream_port(0, AGENT_STDIN) + 3,
+				   agent_stream_port(1, AGENT_STDOUT),
+				   agent_stream_port(last, AGENT_STDERR),
+				   agent_stream_port(last + 1, AGENT_STDIN),
+				   AGENT_PORT_STREAMS - 1,
+				   AGENT_PORT_CONTROL + 1,
+				   0,
+				   UINT32_MAX };
 	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++) {
 		const int fd = guest_try_connect(&play->h, ports[i]);
 		cr_expect_eq(fd, -1, "port %u was accepted", ports[i]);
@@ -438,7 +457,7 @@ static void output_after_exited(struct play *play)
 		;
 }
 
-/* Output that never ends, to a reader that is always ready: over after the grace time, though there is always something on the way. */
+/* Output that never ends, to a reader that is always ready: over after the grace time. */
 Test(session_hostile, endless_output_after_exited)
 {
 	static const char *const argv[] = { "command", NULL };
@@ -455,7 +474,7 @@ Test(session_hostile, endless_output_after_exited)
 	close(spec.stdout_fd);
 }
 
-/* ---- an agent that does not listen ---- */
+/* ---- an agent that does not listen ------------------------------------------------------------------------------------------- */
 
 static void deaf(struct play *play)
 {
@@ -497,7 +516,7 @@ Test(session_hostile, resizes_without_an_agent_are_bounded)
 	harness_close(&h);
 }
 
-/* ---- the machine stops ---- */
+/* ---- the machine stops ------------------------------------------------------------------------------------------------------- */
 
 static void stop_running(struct play *play)
 {

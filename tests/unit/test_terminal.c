@@ -114,8 +114,8 @@ Test(terminal, modes_come_back)
 		const int status = run_child(slave, master, cases[i].end);
 		cr_expect_not(is_raw(slave), "case %zu", i);
 		cr_expect_eq(WIFSIGNALED(status), cases[i].by_signal, "case %zu: status 0x%x", i, (unsigned)status);
-		cr_expect_eq(cases[i].by_signal ? WTERMSIG(status) : WEXITSTATUS(status), cases[i].status, "case %zu: status 0x%x", i,
-			     (unsigned)status);
+		cr_expect_eq(cases[i].by_signal ? WTERMSIG(status) : WEXITSTATUS(status), cases[i].status, "case %zu: status 0x%x",
+			     i, (unsigned)status);
 		close(master);
 		close(slave);
 	}

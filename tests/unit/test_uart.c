@@ -88,7 +88,8 @@ Test(uart, modem_is_ready)
 /* PC16550D, 8.6.7: DTR to DSR, RTS to CTS, OUT1 to RI, OUT2 to DCD. */
 Test(uart, loopback_returns_the_modem_outputs)
 {
-	static const uint8_t pairs[][2] = { { 0x01, 0x20 }, { 0x02, 0x10 }, { 0x04, 0x40 }, { 0x08, 0x80 }, { 0x0a, 0x90 }, { 0x0f, 0xf0 } };
+	static const uint8_t pairs[][2] = { { 0x01, 0x20 }, { 0x02, 0x10 }, { 0x04, 0x40 },
+					    { 0x08, 0x80 }, { 0x0a, 0x90 }, { 0x0f, 0xf0 } };
 	for (unsigned i = 0; i < 6; i++) {
 		uart_write(&uart, MCR, 0x10 | pairs[i][0]);
 		cr_assert_eq(uart_read(&uart, MSR), pairs[i][1]);
@@ -160,7 +161,7 @@ Test(uart, ports_beyond_the_chip_do_nothing)
 	cr_assert(uart_read(&uart, LSR) == 0x60 && uart_read(&uart, MSR) == 0xb0);
 }
 
-/* ---- the echo ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the echo --------------------------------------------------------------------------------------------------------------- */
 
 Test(uart, echo_gets_every_byte_as_it_is)
 {
@@ -197,7 +198,7 @@ Test(uart, echo_that_is_full_goes_on_when_it_is_read)
 	cr_assert_eq(read(ends[0], got, sizeof(got)), 5);
 }
 
-/* ---- the tail ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the tail --------------------------------------------------------------------------------------------------------------- */
 
 Test(uart_tail, of_nothing_is_empty)
 {

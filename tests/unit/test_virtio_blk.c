@@ -18,7 +18,7 @@
 struct memory_disk {
 	struct disk disk; /* first */
 	uint8_t bytes[DISK_BYTES];
-	int fail;         /* -errno of each operation, 0: none fails */
+	int fail; /* -errno of each operation, 0: none fails */
 	unsigned fail_after; /* operations that still succeed */
 	unsigned reads, writes, flushes, discards, zeroes;
 	bool may_unmap;
@@ -95,9 +95,8 @@ static void memory_destroy(struct disk *base)
 	(void)base;
 }
 
-static const struct disk_ops memory_ops = {
-	memory_readv, memory_writev, memory_flush, memory_discard, memory_write_zeroes, memory_destroy
-};
+static const struct disk_ops memory_ops = { memory_readv,   memory_writev,       memory_flush,
+					    memory_discard, memory_write_zeroes, memory_destroy };
 
 static void count_interrupt(struct virtio_device *device)
 {
@@ -180,7 +179,7 @@ static uint8_t *data(void)
 	return fake_at(&ram, data_at);
 }
 
-/* ---- read and write ----------------------------------------------------------------------------------------------------------- */
+/* ---- read and write --------------------------------------------------------------------------------------------------------- */
 
 Test(blk, read_gives_the_sectors)
 {
@@ -231,7 +230,8 @@ Test(blk, range_over_the_end_is_an_error)
 
 Test(blk, sector_that_overflows_is_an_error)
 {
-	const uint64_t sectors[] = { UINT64_MAX, UINT64_MAX - 1, 1ull << 63, 1ull << 55, (1ull << 55) + 1, 1ull << 32, INT64_MAX / 512 };
+	const uint64_t sectors[] = { UINT64_MAX,       UINT64_MAX - 1, 1ull << 63,     1ull << 55,
+				     (1ull << 55) + 1, 1ull << 32,     INT64_MAX / 512 };
 	for (unsigned i = 0; i < sizeof(sectors) / sizeof(sectors[0]); i++) {
 		expect_error(VIRTIO_BLK_T_IN, sectors[i], 512);
 		expect_error(VIRTIO_BLK_T_OUT, sectors[i], 1024);
@@ -280,7 +280,7 @@ Test(blk, flush)
 	cr_assert(status() == VIRTIO_BLK_S_OK && disk.flushes == 1);
 }
 
-/* ---- where the driver may split ------------------------------------------------------------------------------------------------- */
+/* ---- where the driver may split --------------------------------------------------------------------------------------------- */
 
 Test(blk, header_split_at_every_byte)
 {
@@ -381,7 +381,7 @@ Test(blk, most_segments_that_the_queue_holds)
 	cr_assert(!memcmp(data(), disk.bytes, (QUEUE_SIZE - 2) * 256));
 }
 
-/* ---- requests that are none ------------------------------------------------------------------------------------------------------ */
+/* ---- requests that are none ------------------------------------------------------------------------------------------------- */
 
 Test(blk, chain_with_a_head_only_goes_back)
 {
@@ -437,7 +437,7 @@ Test(blk, malformed_ring_stops_the_device)
 	cr_assert_eq(interrupts, 1);
 }
 
-/* ---- get-id -------------------------------------------------------------------------------------------------------------------- */
+/* ---- get-id ----------------------------------------------------------------------------------------------------------------- */
 
 Test(blk, get_id_gives_twenty_bytes)
 {
@@ -459,7 +459,7 @@ Test(blk, get_id_with_other_room)
 	cr_assert_eq(status(), VIRTIO_BLK_S_OK);
 }
 
-/* ---- discard and write-zeroes ---------------------------------------------------------------------------------------------------- */
+/* ---- discard and write-zeroes ----------------------------------------------------------------------------------------------- */
 
 static void put_range(unsigned index, uint64_t sector, uint32_t sectors, uint32_t flags)
 {
@@ -540,8 +540,8 @@ Test(blk, ranges_outside_the_disk_are_an_error)
 	static const struct {
 		uint64_t sector;
 		uint32_t sectors;
-	} bad[] = { { SECTORS, 1 }, { SECTORS - 1, 2 }, { 0, SECTORS + 1 }, { UINT64_MAX, 1 }, { UINT64_MAX, 2 }, { 1ull << 55, 1 },
-		    { 0, UINT32_MAX }, { 1, UINT32_MAX }, { SECTORS + 1, 0 } };
+	} bad[] = { { SECTORS, 1 },    { SECTORS - 1, 2 }, { 0, SECTORS + 1 }, { UINT64_MAX, 1 }, { UINT64_MAX, 2 },
+		    { 1ull << 55, 1 }, { 0, UINT32_MAX },  { 1, UINT32_MAX },  { SECTORS + 1, 0 } };
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		put_range(0, bad[i].sector, bad[i].sectors, 0);
 		cr_assert_eq(ranges(VIRTIO_BLK_T_DISCARD, 16), VIRTIO_BLK_S_IOERR);
@@ -586,7 +586,7 @@ Test(blk, ranges_split_anywhere)
 	}
 }
 
-/* ---- a read-only disk ---------------------------------------------------------------------------------------------------------- */
+/* ---- a read-only disk ------------------------------------------------------------------------------------------------------- */
 
 static void start_read_only(void)
 {
@@ -624,7 +624,7 @@ Test(blk_read_only, reads_and_flushes)
 	cr_assert_eq(status(), VIRTIO_BLK_S_OK);
 }
 
-/* ---- configuration ------------------------------------------------------------------------------------------------------------- */
+/* ---- configuration ---------------------------------------------------------------------------------------------------------- */
 
 Test(blk, config_space_tells_the_disk)
 {
@@ -645,7 +645,7 @@ Test(blk, destroy_of_null_is_allowed)
 	disk_destroy(NULL);
 }
 
-/* ---- anything ------------------------------------------------------------------------------------------------------------------ */
+/* ---- anything --------------------------------------------------------------------------------------------------------------- */
 
 Test(blk, random_requests_are_all_answered)
 {

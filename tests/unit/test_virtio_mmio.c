@@ -1,4 +1,4 @@
-/* devices/virtio/virtio_mmio and virtio_device: every register, the order of a driver's start, and what a hostile driver may try. */
+/* devices/virtio/virtio_mmio and virtio_device: every register, the order of a driver's start, and what a hostile one may try. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <linux/virtio_config.h>
@@ -33,7 +33,7 @@ struct dummy {
 	struct virtq_chain chain;
 	uint8_t config[10];
 	int activate_result;
-	bool refuse;             /* handle() puts chains back */
+	bool refuse; /* handle() puts chains back */
 	unsigned activated, reset, notified[QUEUES], handled;
 	_Atomic unsigned interrupts, kicked[VIRTIO_MAX_QUEUES];
 };
@@ -118,8 +118,14 @@ static void start(void)
 	for (unsigned i = 0; i < sizeof(dummy.config); i++)
 		dummy.config[i] = (uint8_t)(0xc0 + i);
 	dummy.dev = (struct virtio_device){
-		.ops = &dummy_ops, .loop = dummy.loop, .mem = &ram.mem, .device_features = DEVICE_FEATURES, .config = dummy.config,
-		.config_bytes = sizeof(dummy.config), .interrupt = dummy_interrupt, .kick = dummy_kick,
+		.ops = &dummy_ops,
+		.loop = dummy.loop,
+		.mem = &ram.mem,
+		.device_features = DEVICE_FEATURES,
+		.config = dummy.config,
+		.config_bytes = sizeof(dummy.config),
+		.interrupt = dummy_interrupt,
+		.kick = dummy_kick,
 	};
 	virtio_mmio_init(&dummy.mmio, &dummy.dev);
 	cr_assert(pthread_create(&dummy.thread, NULL, run_loop, dummy.loop) == 0);
@@ -135,7 +141,7 @@ static void stop(void)
 
 TestSuite(mmio, .init = start, .fini = stop);
 
-/* ---- access ------------------------------------------------------------------------------------------------------------------- */
+/* ---- access ----------------------------------------------------------------------------------------------------------------- */
 
 static uint32_t reg(uint64_t offset)
 {
@@ -245,7 +251,7 @@ static bool is_active(void)
 	return dummy.dev.active;
 }
 
-/* ---- registers ---------------------------------------------------------------------------------------------------------------- */
+/* ---- registers -------------------------------------------------------------------------------------------------------------- */
 
 Test(mmio, identification)
 {
@@ -353,8 +359,14 @@ Test(mmio, wrong_width_or_alignment_writes_nothing)
 
 Test(mmio, offsets_beyond_the_page_read_zero_and_write_nothing)
 {
-	const uint64_t offsets[] = { VIRTIO_MMIO_PAGE_BYTES - 4, VIRTIO_MMIO_PAGE_BYTES, VIRTIO_MMIO_PAGE_BYTES + VIRTIO_MMIO_STATUS,
-				     1ull << 32, (1ull << 32) + VIRTIO_MMIO_CONFIG, UINT64_MAX - 7, UINT64_MAX - 3, UINT64_MAX };
+	const uint64_t offsets[] = { VIRTIO_MMIO_PAGE_BYTES - 4,
+				     VIRTIO_MMIO_PAGE_BYTES,
+				     VIRTIO_MMIO_PAGE_BYTES + VIRTIO_MMIO_STATUS,
+				     1ull << 32,
+				     (1ull << 32) + VIRTIO_MMIO_CONFIG,
+				     UINT64_MAX - 7,
+				     UINT64_MAX - 3,
+				     UINT64_MAX };
 	static const uint8_t zeroes[8];
 	bring_up(OFFERED);
 	for (unsigned i = 0; i < sizeof(offsets) / sizeof(offsets[0]); i++) {
@@ -400,7 +412,7 @@ Test(mmio, device_without_config_space_reads_zero)
 	cr_assert(reads_zero(VIRTIO_MMIO_CONFIG, 1) && reads_zero(VIRTIO_MMIO_CONFIG, 8));
 }
 
-/* ---- status and features ------------------------------------------------------------------------------------------------------ */
+/* ---- status and features ---------------------------------------------------------------------------------------------------- */
 
 Test(mmio, status_is_built_up_in_order)
 {
@@ -562,7 +574,7 @@ Test(mmio, status_keeps_its_order_under_random_writes)
 	}
 }
 
-/* ---- queues ------------------------------------------------------------------------------------------------------------------- */
+/* ---- queues ----------------------------------------------------------------------------------------------------------------- */
 
 Test(mmio, requests_are_served_after_a_notification)
 {
@@ -692,7 +704,8 @@ static void try_to_move_queue(void)
 static void expect_unmoved(void)
 {
 	cr_assert(dummy.dev.queues[0].size == 8 && dummy.dev.queues[0].desc == fake_at(&ram, drv[0].desc));
-	cr_assert(dummy.dev.queues[0].avail == fake_at(&ram, drv[0].avail) && dummy.dev.queues[0].used == fake_at(&ram, drv[0].used));
+	cr_assert(dummy.dev.queues[0].avail == fake_at(&ram, drv[0].avail) &&
+		  dummy.dev.queues[0].used == fake_at(&ram, drv[0].used));
 	offer(0, 1, 5);
 	notify(0);
 	expect_used(0, 1, 5);
@@ -758,7 +771,7 @@ Test(mmio, queue_that_was_off_at_driver_ok_stays_off)
 	cr_assert_null(dummy.dev.queues[2].mem);
 }
 
-/* ---- reset -------------------------------------------------------------------------------------------------------------------- */
+/* ---- reset ------------------------------------------------------------------------------------------------------------------ */
 
 Test(mmio, reset_forgets_everything)
 {
@@ -807,7 +820,7 @@ Test(mmio, device_works_again_after_reset)
 	cr_assert_eq(dummy.activated, 20);
 }
 
-/* ---- a broken device ---------------------------------------------------------------------------------------------------------- */
+/* ---- a broken device -------------------------------------------------------------------------------------------------------- */
 
 static void expect_broken(void)
 {
@@ -950,7 +963,7 @@ Test(mmio, failing_twice_interrupts_once)
 	expect_broken();
 }
 
-/* ---- interrupts --------------------------------------------------------------------------------------------------------------- */
+/* ---- interrupts ------------------------------------------------------------------------------------------------------------- */
 
 Test(mmio, interrupt_status_is_cleared_by_ack_of_its_bits)
 {
@@ -1018,7 +1031,7 @@ Test(mmio, event_idx_is_used_when_negotiated)
 	cr_assert_eq(fake_avail_event(&drv[0]), 2);
 }
 
-/* ---- virtio_device_drain() ---------------------------------------------------------------------------------------------------- */
+/* ---- virtio_device_drain() -------------------------------------------------------------------------------------------------- */
 
 Test(mmio, drain_puts_back_what_the_device_cannot_take_now)
 {
@@ -1085,7 +1098,7 @@ Test(mmio, drain_without_kick_takes_all)
 	cr_assert_eq(endless_handled, 5000);
 }
 
-/* ---- several processors at once ----------------------------------------------------------------------------------------------- */
+/* ---- several processors at once --------------------------------------------------------------------------------------------- */
 
 static void *hammer(void *arg)
 {

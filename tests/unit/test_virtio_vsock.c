@@ -286,7 +286,7 @@ Test(vsock, rx_buffer_without_room_for_payload_is_given_back_unused)
 	cr_expect(drv_receive_op(&drv) == VSOCK_OP_RESPONSE);
 }
 
-/* ---- credit (5.10.6.3) ---------------------------------------------------------------------------------------------------------- */
+/* ---- credit (5.10.6.3) ------------------------------------------------------------------------------------------------------- */
 
 /* Fills the socket between the device and the host program until the device has to keep bytes. Returns what was sent. */
 static uint32_t stuff(uint32_t guest_port, uint32_t at_least)
@@ -518,7 +518,7 @@ Test(vsock, small_remaining_credit_is_not_used_for_tiny_packets)
 	}
 }
 
-/* ---- the end of connections (5.10.6.5) ----------------------------------------------------------------------------------------- */
+/* ---- the end of connections (5.10.6.5) --------------------------------------------------------------------------------------- */
 
 static void guest_shutdown(uint32_t guest_port, uint32_t flags)
 {
@@ -599,7 +599,8 @@ Test(vsock, full_shutdown_delivers_what_waits_and_then_resets)
 	cr_expect(drv.closed == 1);
 }
 
-/* Linux gives a close 8 s, then it sends RST. What it has sent before is delivered none the less, and the port can be used again. */
+/* Linux gives a close 8 s, then it sends RST. What it has sent before is delivered none the less, and the port can be used
+ * again. */
 Test(vsock, rst_of_the_guest_loses_nothing_that_it_sent)
 {
 	static char buffer[1 << 20];

@@ -19,7 +19,7 @@ static void stop(void)
 
 TestSuite(vsock_bounds, .init = start, .fini = stop, .timeout = 120);
 
-/* ---- floods ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- floods ------------------------------------------------------------------------------------------------------------------ */
 
 static int accept_null(void *data, uint32_t port, struct vsock_ends *ends)
 {
@@ -142,7 +142,7 @@ Test(vsock_bounds, control_packets_of_a_connection_do_not_pile_up)
 	cr_expect(drv_receive_op(&drv) == -1, "the RESPONSE carried the credit");
 }
 
-/* ---- fairness -------------------------------------------------------------------------------------------------------------------- */
+/* ---- fairness ---------------------------------------------------------------------------------------------------------------- */
 
 Test(vsock_bounds, connections_take_turns)
 {
@@ -185,7 +185,7 @@ Test(vsock_bounds, a_stuck_host_reader_does_not_stop_the_others)
 	cr_expect(drv_read(other, buffer, sizeof(buffer)) == 5);
 }
 
-/* ---- reset ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- reset ------------------------------------------------------------------------------------------------------------------- */
 
 Test(vsock_bounds, reset_closes_every_connection)
 {
@@ -244,7 +244,7 @@ Test(vsock_bounds, destroy_with_connections_calls_nobody)
 	cr_expect(fresh.closed == 0);
 }
 
-/* ---- services -------------------------------------------------------------------------------------------------------------------- */
+/* ---- services ---------------------------------------------------------------------------------------------------------------- */
 
 Test(vsock_bounds, services_must_not_overlap)
 {
@@ -256,7 +256,7 @@ Test(vsock_bounds, services_must_not_overlap)
 	cr_expect(virtio_vsock_listen(drv.vsock, 100, 100, accept_null, NULL) == -ENOSPC);
 }
 
-/* ---- connections that start at the host ------------------------------------------------------------------------------------------- */
+/* ---- connections that start at the host -------------------------------------------------------------------------------------- */
 
 static int result = 1;
 static unsigned done_calls, closed_calls;

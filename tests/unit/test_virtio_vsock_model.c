@@ -1,6 +1,7 @@
 /*
- * virtio-vsock against a model of the guest's sockets: whatever the sizes, cuts, credits, kinds of descriptors and the order of events, every byte
- * arrives once, in order, and the connection ends by the rules. The guest does what Linux does and no more, so a missing credit update hangs.
+ * virtio-vsock against a model of the guest's sockets: whatever the sizes, cuts, credits, kinds of descriptors and the order of
+ * events, every byte arrives once, in order, and the connection ends by the rules. The guest does what Linux does and no more,
+ * so a missing credit update hangs.
  */
 #include "tests/unit/vsock_driver.h"
 
@@ -89,7 +90,7 @@ static int accept_any(void *data, uint32_t port, struct vsock_ends *ends)
 	return 0;
 }
 
-/* ---- the guest ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the guest --------------------------------------------------------------------------------------------------------------- */
 
 static struct drv_packet *guest_packet(struct guest_socket *s, uint16_t op)
 {
@@ -233,7 +234,7 @@ static void guest_finish(struct guest_socket *s)
 	}
 }
 
-/* ---- the host's program ---------------------------------------------------------------------------------------------------------- */
+/* ---- the host's program ------------------------------------------------------------------------------------------------------ */
 
 static void host_write(struct guest_socket *s, uint32_t length)
 {
@@ -273,7 +274,7 @@ static void host_take(struct guest_socket *s, uint32_t length)
 		s->host_received += (uint32_t)n;
 }
 
-/* ---- one run --------------------------------------------------------------------------------------------------------------------- */
+/* ---- one run ----------------------------------------------------------------------------------------------------------------- */
 
 static uint32_t some_size(void)
 {

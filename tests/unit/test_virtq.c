@@ -1,4 +1,4 @@
-/* devices/virtio/virtq: each rule by which a chain is refused, notifications, and that all valid chains arrive as they were sent. */
+/* devices/virtio/virtq: each rule by which a chain is refused, notifications, and that valid chains arrive as they were sent. */
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
@@ -67,7 +67,7 @@ static void accept_head_0(unsigned readable, unsigned writable)
 	cr_assert_eq(chain.writable_count, writable);
 }
 
-/* ---- enabling ----------------------------------------------------------------------------------------------------------------- */
+/* ---- enabling --------------------------------------------------------------------------------------------------------------- */
 
 static int enable(uint16_t size, gpa_t desc, gpa_t avail, gpa_t used)
 {
@@ -83,14 +83,16 @@ Test(virtq, enable_refuses_sizes_that_are_no_power_of_two)
 	for (unsigned size = 0; size <= 0xffff; size++) {
 		const bool good = size == 1 || size == 2 || size == 4 || size == 8 || size == 16 || size == 32 || size == 64 ||
 				  size == 128 || size == 256;
-		cr_assert_eq(enable((uint16_t)size, FAKE_RAM_BASE, FAKE_RAM_BASE + 0x4000, FAKE_RAM_BASE + 0x8000), good ? 0 : -EINVAL);
+		cr_assert_eq(enable((uint16_t)size, FAKE_RAM_BASE, FAKE_RAM_BASE + 0x4000, FAKE_RAM_BASE + 0x8000),
+			     good ? 0 : -EINVAL);
 	}
 }
 
 Test(virtq, enable_refuses_misaligned_rings)
 {
 	for (unsigned off = 0; off < 16; off++) {
-		cr_assert_eq(enable(4, FAKE_RAM_BASE + off, FAKE_RAM_BASE + 0x4000, FAKE_RAM_BASE + 0x8000), off % 16 ? -EINVAL : 0);
+		cr_assert_eq(enable(4, FAKE_RAM_BASE + off, FAKE_RAM_BASE + 0x4000, FAKE_RAM_BASE + 0x8000),
+			     off % 16 ? -EINVAL : 0);
 		cr_assert_eq(enable(4, FAKE_RAM_BASE, FAKE_RAM_BASE + 0x4000 + off, FAKE_RAM_BASE + 0x8000), off % 2 ? -EINVAL : 0);
 		cr_assert_eq(enable(4, FAKE_RAM_BASE, FAKE_RAM_BASE + 0x4000, FAKE_RAM_BASE + 0x8000 + off), off % 4 ? -EINVAL : 0);
 	}
@@ -124,7 +126,8 @@ Test(virtq, queue_that_is_not_enabled_does_nothing)
 	fake_desc(&drv, 0, data, 1, 0, 0);
 	fake_publish(&drv, 0);
 	cr_assert_eq(virtq_pop(&q, &chain), 0);
-	cr_assert(!virtq_has_avail(&q) && !virtq_want_kicks(&q, true) && !virtq_want_kicks(&q, false) && !virtq_needs_interrupt(&q));
+	cr_assert(!virtq_has_avail(&q) && !virtq_want_kicks(&q, true) && !virtq_want_kicks(&q, false) &&
+		  !virtq_needs_interrupt(&q));
 	virtq_push(&q, 0, 1);
 	cr_assert_eq(fake_get16(&ram, drv.used + 2), 0);
 }
@@ -144,7 +147,7 @@ Test(virtq, queue_that_is_enabled_anew_starts_at_0)
 	cr_assert(fake_used(&drv, &head, &length) && head == 3 && length == 7);
 }
 
-/* ---- what is refused ---------------------------------------------------------------------------------------------------------- */
+/* ---- what is refused -------------------------------------------------------------------------------------------------------- */
 
 Test(virtq, refuses_head_outside_the_table)
 {
@@ -441,7 +444,7 @@ Test(virtq, refuses_available_index_that_went_back)
 	cr_assert(q.broken);
 }
 
-/* ---- popping and pushing ------------------------------------------------------------------------------------------------------ */
+/* ---- popping and pushing ---------------------------------------------------------------------------------------------------- */
 
 Test(virtq, empty_queue_has_nothing)
 {
@@ -547,7 +550,7 @@ Test(virtq, indices_wrap_size_256_event_idx)
 	run_through(256, true);
 }
 
-/* ---- notifications ------------------------------------------------------------------------------------------------------------ */
+/* ---- notifications ---------------------------------------------------------------------------------------------------------- */
 
 Test(virtq, interrupt_unless_the_driver_set_the_flag)
 {
@@ -643,7 +646,7 @@ Test(virtq_event_idx, kicks_are_asked_for_at_the_next_index)
 	cr_assert_eq(fake_get16(&ram, drv.used), 0);
 }
 
-/* ---- all valid chains ----------------------------------------------------------------------------------------------------------- */
+/* ---- all valid chains ------------------------------------------------------------------------------------------------------- */
 
 struct piece {
 	gpa_t at;

@@ -1,8 +1,8 @@
 /*
  * A driver for virtio-vsock over a plain buffer as guest RAM, and a loop that runs one round at a time.
  *
- * The loop replaces base/loop.c in the program that includes this (its symbols are found first), so that a test decides when descriptors are
- * looked at, and counts what that costs. Everything is deterministic: nothing happens but in drv_* functions.
+ * The loop replaces base/loop.c in the program that includes this (its symbols are found first), so that a test decides when
+ * descriptors are looked at, and counts what that costs. Everything is deterministic: nothing happens but in drv_* functions.
  */
 #ifndef TRVMM_TESTS_VSOCK_DRIVER_H
 #define TRVMM_TESTS_VSOCK_DRIVER_H
@@ -21,7 +21,7 @@
 #include "base/iov.h"
 #include "devices/virtio-vsock/vsock_internal.h"
 
-/* ---- the loop ----------------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------------------------------------------------- */
 
 struct loop {
 	int epoll_fd;
@@ -110,7 +110,7 @@ static inline unsigned loop_round(struct loop *loop, int timeout_ms)
 	return delivered;
 }
 
-/* ---- the driver --------------------------------------------------------------------------------------------------------------- */
+/* ---- the driver -------------------------------------------------------------------------------------------------------------- */
 
 #define DRV_RAM_BASE 0x100000u
 #ifndef DRV_TX_BYTES
@@ -343,8 +343,9 @@ static inline void drv_encode(const struct drv_packet *packet, struct vsock_hdr 
 }
 
 /*
- * Puts a packet with `bytes` bytes behind the header into tx, cut after each of the `cuts` offsets (ascending; counted from the header's start).
- * The device is not notified. At most 64 chains may be in flight, so that their descriptors and areas do not meet.
+ * Puts a packet with `bytes` bytes behind the header into tx, cut after each of the `cuts` offsets (ascending; counted from the
+ * header's start). The device is not notified. At most 64 chains may be in flight, so that their descriptors and areas do not
+ * meet.
  */
 static inline void drv_queue_split(struct drv *drv, const struct drv_packet *packet, uint32_t bytes, const uint32_t *cuts, unsigned count)
 {

@@ -1,9 +1,10 @@
 /*
- * What the unit tests here use of Criterion, without it: for builds that Criterion cannot run in. Its process isolation maps memory at
- * fixed addresses, which the thread sanitizer refuses ("Could not initialize inheritable arena").
+ * What the unit tests here use of Criterion, without it: for builds that Criterion cannot run in. Its process isolation maps
+ * memory at fixed addresses, which the thread sanitizer refuses ("Could not initialize inheritable arena"); and it does not look
+ * at how a test's process ends, so that leaks, found at exit, and failures in a .fini function count for nothing.
  *
- * With -Itests/unit/plain this file takes the place of Criterion's header. Each test runs in a child process; the output ends with a line in
- * Criterion's form. One source file for each program.
+ * With -Itests/unit/plain this file takes the place of Criterion's header. Each test runs in a child process; the output
+ * ends with a line in Criterion's form. Needs one source file for each program.
  */
 #ifndef TRVMM_TESTS_PLAIN_CRITERION_H
 #define TRVMM_TESTS_PLAIN_CRITERION_H
@@ -162,12 +163,13 @@ int main(int argc, char **argv)
 		failed += ended && !ok && !skip;
 		crashed += !ended;
 		if (tap)
-			fprintf(tap, "%s - %s::%s %s\n", ok || skip ? "ok" : "not ok", test->suite, test->name, skip ? "# SKIP see the log" : "");
+			fprintf(tap, "%s - %s::%s %s\n", ok || skip ? "ok" : "not ok", test->suite, test->name,
+				skip ? "# SKIP see the log" : "");
 		if (!ok)
 			fprintf(stderr, "[%s] %s::%s\n", skip ? "SKIP" : "FAIL", test->suite, test->name);
 	}
-	fprintf(stderr, "[====] Synthesis: Tested: %u | Passing: %u | Failing: %u | Crashing: %u \n", passed + failed + crashed, passed,
-		failed + crashed, crashed);
+	fprintf(stderr, "[====] Synthesis: Tested: %u | Passing: %u | Failing: %u | Crashing: %u \n", passed + failed + crashed,
+		passed, failed + crashed, crashed);
 	if (tap)
 		fclose(tap);
 	return failed + crashed > 0;
