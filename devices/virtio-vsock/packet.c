@@ -1,7 +1,7 @@
 /*
  * What a packet of the guest means (virtio 1.2, 5.10.6), and which of them are answered by RST:
  *
- *   another type than stream, a cid that is not the guest's or ours, an operation that we do not know    5.10.6.4.1, 5.10.6.6
+ *   another type than stream, a cid that is not the guest's or ours, an operation that we do not know    5.10.6.4.2
  *   a tuple without a connection, unless it is a REQUEST to a port with a service                        5.10.6.5
  *   a connection whose peer breaks the protocol: more than its credit, data after SHUTDOWN, a second REQUEST
  *

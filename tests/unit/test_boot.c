@@ -287,6 +287,7 @@ Test(boot, kernel_that_claims_the_boot_structures)
 	make_memory(64 * MIB);
 	elf.text.p_paddr = LAYOUT_BOOT_PARAMS;
 	elf.data.p_paddr = LAYOUT_ACPI;
+	elf.header.e_entry = LAYOUT_BOOT_PARAMS;
 	open_elf(&elf);
 	describe(1, 1);
 	cr_assert_eq(boot_prepare(&mem, &kernel, BOOT_LINUX64, "mine", &machine, &err), 0);

@@ -171,7 +171,8 @@ static void guest_receive_data(struct guest_socket *s, const struct drv_packet *
 
 	cr_assert(packet->len > 0);
 	for (uint32_t i = 0; i < packet->len; i++)
-		cr_assert(packet->data[i] == stream_byte(s->id + 100, s->received + i), "socket %u: byte %u", s->id, s->received + i);
+		cr_assert(packet->data[i] == stream_byte(s->id + 100, s->received + i), "socket %u: byte %u", s->id,
+			  s->received + i);
 	s->received += packet->len;
 	s->queued_bytes += packet->len;
 	s->queue[s->queue_last++ % 4096] = packet->len;

@@ -137,8 +137,8 @@ Test(vsock_unix, blanks_and_case_as_firecracker_takes_them)
 Test(vsock_unix, wrong_lines_are_refused)
 {
 	static const char *const lines[] = {
-		"\n", "CONNECT\n", "CONNECT \n", "CONNECT x\n", "CONNECT 5x\n", "CONNECT -1\n", "CONNECT 4294967296\n", "CONNECT52\n",
-		"GET / HTTP/1.0\n", "CONNECT 99999999999999999999\n", "CONNECT 1 2\n",
+		"\n", "CONNECT\n", "CONNECT \n", "CONNECT x\n", "CONNECT 5x\n", "CONNECT -1\n", "CONNECT52\n",
+		"CONNECT 4294967296\n", "GET / HTTP/1.0\n", "CONNECT 99999999999999999999\n", "CONNECT 1 2\n",
 	};
 
 	for (unsigned i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {

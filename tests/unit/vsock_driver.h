@@ -177,7 +177,8 @@ static inline uint16_t drv_get16(struct drv *drv, gpa_t gpa)
 	return le16_get(raw);
 }
 
-static inline void drv_put_desc(struct drv *drv, unsigned queue, unsigned index, gpa_t addr, uint32_t length, uint16_t flags, uint16_t next)
+static inline void drv_put_desc(struct drv *drv, unsigned queue, unsigned index, gpa_t addr, uint32_t length, uint16_t flags,
+				uint16_t next)
 {
 	const struct {
 		le64 addr;
@@ -229,7 +230,9 @@ static inline void drv_activate(struct drv *drv, bool no_rx)
 		*q = (struct drv_queue){ .desc = at, .avail = at + 0x1000, .used = at + 0x2000 };
 		memset(drv_ptr(drv, at), 0, 0x3000);
 		at += 0x3000;
-		const struct virtq_config config = { .size = DRV_QUEUE_SIZE, .ready = true, .desc = q->desc, .avail = q->avail, .used = q->used };
+		const struct virtq_config config = {
+			.size = DRV_QUEUE_SIZE, .ready = true, .desc = q->desc, .avail = q->avail, .used = q->used,
+		};
 		const int result = virtq_enable(&drv->dev->queues[i], &drv->mem, &config, false);
 		assert(result == 0);
 	}
@@ -347,7 +350,8 @@ static inline void drv_encode(const struct drv_packet *packet, struct vsock_hdr 
  * header's start). The device is not notified. At most 64 chains may be in flight, so that their descriptors and areas do not
  * meet.
  */
-static inline void drv_queue_split(struct drv *drv, const struct drv_packet *packet, uint32_t bytes, const uint32_t *cuts, unsigned count)
+static inline void drv_queue_split(struct drv *drv, const struct drv_packet *packet, uint32_t bytes, const uint32_t *cuts,
+				   unsigned count)
 {
 	struct vsock_hdr hdr;
 	const uint32_t total = (uint32_t)sizeof(hdr) + bytes;
