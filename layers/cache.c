@@ -1,5 +1,5 @@
 /* The cache directory; see cache_internal.h. */
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 
 #define DIGESTS_BYTES_MAX ((uint64_t)16 << 20)
 #define HASH_CHUNK_BYTES ((size_t)256 << 10)

@@ -12,7 +12,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 
 #define CHUNK_BYTES ((size_t)INFLATED_CHUNK_BYTES)
 

@@ -4,7 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 
 struct file_identity file_identity_of(const struct stat *st)
 {

@@ -16,7 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 #include "layers/layer_file_internal.h"
 #include "layers/tree.h"
 

@@ -25,7 +25,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 
 #define DIGEST_HEX_BYTES (2 * DIGEST_BYTES + 1)
 #define PAYLOAD_ALIGN 4096u

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 #include "layers/layers.h"
 
 struct layer_file {

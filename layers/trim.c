@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #include "layers/array_internal.h"
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 
 #define DAY_S 86400
 #define UNUSED_S (30 * DAY_S)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/iov.h"
+#include "layers/cache.h"
 #include "vmm/unpack.h"
 
 #define XEN_ELFNOTE_PHYS32_ENTRY 18
@@ -148,38 +149,84 @@ static uint32_t field(const uint8_t *head, unsigned offset, unsigned bytes)
 	return value;
 }
 
-/* Unpacks the payload at [offset, offset + length) of `fd` into a new memory file. Returns it, or -errno. */
-static int unpack_payload(int fd, uint64_t offset, uint64_t length, struct error *err)
+/* Unpacks the payload at [offset, offset + length) of `fd` to `out`. Returns 0 or -errno. */
+static int unpack_payload(int fd, uint64_t offset, uint64_t length, int out, struct error *err)
 {
 	uint8_t *payload = malloc(length);
-	const int out = memfd_create("trvmm-kernel", MFD_CLOEXEC);
-	int result = out;
-	if (out < 0 || !payload) {
-		result = error_set(err, -ENOMEM, "out of memory");
-		goto fail;
-	}
-	result = read_at(fd, payload, length, offset);
+	if (!payload)
+		return error_set(err, -ENOMEM, "out of memory");
+	int result = read_at(fd, payload, length, offset);
 	if (result < 0) {
 		error_set(err, result, "is truncated: its payload ends at byte %llu", (unsigned long long)(offset + length));
-		goto fail;
-	}
-	const int64_t unpacked = unpack_to_fd(payload, length, out, KERNEL_BYTES_MAX, err);
-	if (unpacked < 0) {
-		result = (int)unpacked;
-		goto fail;
+	} else {
+		const int64_t unpacked = unpack_to_fd(payload, length, out, KERNEL_BYTES_MAX, err);
+		result = unpacked < 0 ? (int)unpacked : 0;
 	}
 	free(payload);
-	return out;
-fail:
-	free(payload);
-	if (out >= 0)
+	return result;
+}
+
+/* The same into a new memory file, which is returned; or -errno. */
+static int unpack_to_memory(int fd, uint64_t offset, uint64_t length, struct error *err)
+{
+	const int out = memfd_create("trvmm-kernel", MFD_CLOEXEC);
+	if (out < 0)
+		return error_set(err, -errno, "a memory file: %s", strerror(errno));
+	const int result = unpack_payload(fd, offset, length, out, err);
+	if (result < 0)
 		close(out);
+	return result < 0 ? result : out;
+}
+
+/*
+ * The same by way of the cache, where the unpacked kernel stays. Returns the descriptor, or -errno: then `err` is not set and the caller
+ * unpacks into memory, which tells what is wrong with the file, if anything is.
+ */
+static int unpack_to_cache(const char *cache_dir, int fd, const struct stat *st, uint64_t offset, uint64_t length)
+{
+	uint8_t digest[DIGEST_BYTES];
+	char name[2 * DIGEST_BYTES + 1];
+	struct cache_file file;
+	struct cache cache;
+	bool remembered;
+
+	int result = cache_open(&cache, *cache_dir ? cache_dir : NULL, NULL);
+	if (result < 0)
+		return result;
+	int lock = -1;
+	result = digest_find(&cache, fd, st, digest, &remembered, NULL);
+	if (result < 0)
+		goto out;
+	for (unsigned i = 0; i < DIGEST_BYTES; i++)
+		sprintf(name + 2 * i, "%02x", digest[i]);
+	result = cache_open_file(&cache, "kernels", name);
+	if (result >= 0)
+		goto out;
+	uint64_t key;
+	memcpy(&key, digest, sizeof(key));
+	result = lock = cache_lock(&cache, key);
+	if (result < 0)
+		goto out;
+	result = cache_create(&cache, "kernels", name, &file);
+	if (result < 0)
+		goto out;
+	result = unpack_payload(fd, offset, length, file.fd, NULL);
+	if (result < 0) {
+		cache_drop(&file);
+		goto out;
+	}
+	result = cache_publish(&file);
+	if (result >= 0 && !remembered)
+		digest_remember(&cache, st, digest);
+out:
+	if (lock >= 0)
+		close(lock);
+	cache_close(&cache);
 	return result;
 }
 
 static int bzimage_open(struct kernel_image *image, const uint8_t *head, const char *cache_dir, struct error *err)
 {
-	(void)cache_dir;
 	const uint32_t version = field(head, VERSION, 2);
 	if (version < 0x208)
 		return error_set(err, -ENOEXEC, "has boot protocol %u.%02u; 2.08 or later is needed (Linux 2.6.26)", version >> 8, version & 0xff);
@@ -197,7 +244,9 @@ static int bzimage_open(struct kernel_image *image, const uint8_t *head, const c
 	if (length == 0 || offset + length > (uint64_t)st.st_size)
 		return error_set(err, -ENOEXEC, "is truncated: its payload ends at byte %llu, the file at %llu",
 				 (unsigned long long)(offset + length), (unsigned long long)st.st_size);
-	const int unpacked = unpack_payload(image->fd, offset, length, err);
+	int unpacked = cache_dir ? unpack_to_cache(cache_dir, image->fd, &st, offset, length) : -ENOENT;
+	if (unpacked < 0)
+		unpacked = unpack_to_memory(image->fd, offset, length, err);
 	if (unpacked < 0)
 		return unpacked;
 	close(image->fd);

@@ -28,8 +28,8 @@ struct kernel_image {
 };
 
 /*
- * Opens the kernel `path`. An unpacked bzImage is kept in `cache_dir` (NULL: nowhere, it is unpacked into memory). Returns 0, or
- * -errno with one line in `err`.
+ * Opens the kernel `path`. An unpacked bzImage is kept in the cache `cache_dir` ("": the default one; NULL: nowhere, it is unpacked
+ * into memory). A cache that cannot be used is no error. Returns 0, or -errno with one line in `err`.
  */
 int kernel_image_open(const char *path, const char *cache_dir, struct kernel_image *image, struct error *err);
 void kernel_image_close(struct kernel_image *image);

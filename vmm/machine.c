@@ -349,8 +349,8 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
 
 static int set_boot_registers(struct machine *machine, struct error *err)
 {
-	struct kvm_regs regs;
-	struct kvm_sregs sregs;
+	struct kvm_regs regs = { 0 };
+	struct kvm_sregs sregs = { 0 };
 	const int fd = machine->vcpus[0].fd;
 	int result = kvm_call(fd, KVM_GET_SREGS, &sregs, "KVM_GET_SREGS", err);
 	if (result < 0)

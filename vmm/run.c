@@ -2,6 +2,7 @@
 #include "vmm/run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -55,6 +56,7 @@ struct run {
 	struct loop_source boot_timer, timeout_timer;
 	unsigned interrupts; /* SIGINT and SIGTERM so far */
 	bool ready, timed_out;
+	char death[256]; /* how the guest ended by itself; empty: it runs */
 };
 
 static struct run the_run; /* lives as long as the process */
@@ -113,19 +115,24 @@ static void guest_died(struct run *run, const char *what)
 	finish(EXIT_TRVMM);
 }
 
+/* A command that has exited may still have output on its way to us: the session ends when that is delivered, too. */
 static void on_machine_ended(void *data, enum machine_end end, const char *detail)
 {
+	struct run *run = data;
 	(void)end;
-	guest_died(data, detail);
+	snprintf(run->death, sizeof(run->death), "%s", detail);
+	session_guest_gone(run->session, run->death);
 }
 
 static void on_session_ended(void *data, const struct session_result *result)
 {
-	const struct run *run = data;
+	struct run *run = data;
 	timeline_mark("command ended");
 	terminal_restore();
 	if (run->timed_out)
 		finish(EXIT_TIMEOUT);
+	if (run->death[0] && result->exit_code == EXIT_TRVMM && result->err.text[0])
+		guest_died(run, run->death);
 	if (result->err.text[0])
 		message("%s", result->err.text);
 	finish(result->exit_code);
@@ -271,7 +278,7 @@ static int open_kernel(struct run *run, struct error *err)
 		if (!path)
 			return error_set(err, -ENOENT, "the default guest kernel is not installed; run make, or give --kernel FILE");
 	}
-	const int result = kernel_image_open(path, NULL, &run->kernel, err);
+	const int result = kernel_image_open(path, "", &run->kernel, err);
 	free(fallback);
 	return result;
 }
@@ -313,7 +320,14 @@ static int make_session(struct run *run, struct error *err)
 		.stderr_fd = STDERR_FILENO,
 	};
 	window_size(&spec.rows, &spec.columns);
-	return session_create(run->loop, run->vsock, &spec, on_ready, on_session_ended, run, &run->session, err);
+	const int result = session_create(run->loop, run->vsock, &spec, on_ready, on_session_ended, run, &run->session, err);
+	/* The session has its own way to our stdin: whoever writes there is to notice when the command closes it. */
+	const int null = result < 0 || options->terminal ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		close(null);
+	}
+	return result;
 }
 
 static int boot(struct run *run, struct error *err)

@@ -9,7 +9,7 @@
 #include <fcntl.h>
 #include <zlib.h>
 
-#include "layers/cache_internal.h"
+#include "layers/cache.h"
 
 static char root[64]; /* of this test's own files; Criterion runs each test in a process of its own */
 static char cache[80];

@@ -5,6 +5,7 @@
  *   CACHE/layers/SHA256   a layer that was compressed, inflated; the name is the digest of the compressed file
  *   CACHE/digests/DEV-INO what the digest of that layer file was when it had this size and these times
  *   CACHE/trees/KEY       the merged tree of a stack of layer files
+ *   CACHE/kernels/SHA256  the unpacked payload of a bzImage; the name is the digest of the bzImage (vmm/kernel_image.c)
  *
  * A file is written without a name (O_TMPFILE) and gets one when it is complete, so a run that is killed leaves nothing behind.
  * Where the file system knows no files without names, a temporary name next to the real one is used, and a later run of the same
@@ -12,8 +13,8 @@
  *
  * The directory belongs to this user alone (0700). Its files are nevertheless checked like any other input when they are opened.
  */
-#ifndef TRVMM_LAYERS_CACHE_INTERNAL_H
-#define TRVMM_LAYERS_CACHE_INTERNAL_H
+#ifndef TRVMM_LAYERS_CACHE_H
+#define TRVMM_LAYERS_CACHE_H
 
 #include <stdbool.h>
 #include <stddef.h>
