@@ -22,7 +22,7 @@ BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblz
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
-BASE_SRCS := base/error.c base/iov.c base/loop.c
+BASE_SRCS := base/error.c base/iov.c base/loop.c base/thread.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c cache.c digest.c finish.c gzip.c identity.c index.c index_check.c \
 	inflated.c layer_file.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c \
 	trim.c unpack.c window.c)

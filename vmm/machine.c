@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "vmm/boot.h"
 #include "vmm/machine_internal.h"
 
@@ -166,10 +167,10 @@ static int create_parts(struct machine *machine, struct error *err)
 	struct vcpu *first = &machine->vcpus[0];
 	first->machine = machine;
 	machine->state = MACHINE_CREATING;
-	result = pthread_create(&first->thread, NULL, first_vcpu_thread, first);
-	if (result) {
+	result = thread_start(&first->thread, first_vcpu_thread, first);
+	if (result < 0) {
 		machine->state = MACHINE_ABANDONED;
-		return error_set(err, -result, "starting a vCPU: %s", strerror(result));
+		return error_set(err, result, "starting a vCPU: %s", strerror(-result));
 	}
 	return 0;
 }
@@ -376,9 +377,9 @@ int machine_start(struct machine *machine, struct error *err)
 		return result;
 	for (unsigned i = 1; i < machine->config.cpus; i++) {
 		struct vcpu *vcpu = &machine->vcpus[i];
-		result = pthread_create(&vcpu->thread, NULL, other_vcpu_thread, vcpu);
-		if (result)
-			return error_set(err, -result, "starting a vCPU: %s", strerror(result));
+		result = thread_start(&vcpu->thread, other_vcpu_thread, vcpu);
+		if (result < 0)
+			return error_set(err, result, "starting a vCPU: %s", strerror(-result));
 	}
 	set_state(machine, MACHINE_RUNNING);
 	return 0;

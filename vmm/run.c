@@ -13,6 +13,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "devices/virtio-blk/disk_ext4.h"
 #include "devices/virtio-blk/virtio_blk.h"
 #include "devices/virtio-vsock/virtio_vsock.h"
@@ -406,8 +407,9 @@ int run(const struct options *options, struct error *err)
 		return result;
 	if (options->terminal && (result = terminal_set_raw(STDIN_FILENO)) < 0)
 		return error_set(err, result, "--tty: %s", strerror(-result));
-	if (pthread_create(&thread, NULL, blk_thread, run->blk_loop))
-		return error_set(err, -EAGAIN, "starting a thread failed");
+	result = thread_start(&thread, blk_thread, run->blk_loop);
+	if (result < 0)
+		return error_set(err, result, "starting the disk's thread: %s", strerror(-result));
 	reaper_start();
 	result = machine_start(run->machine, err);
 	timeline_mark("vCPUs started");
