@@ -65,7 +65,8 @@ static int open_failed(int error, struct error *err)
 			st.st_gid = 0;
 		group_name(st.st_gid, group, sizeof(group));
 		return error_set(err, -error,
-				 "no permission to open " KVM_PATH ": join the group that owns it (usermod -aG %s USER, then log in again)", group);
+				 "no permission to open " KVM_PATH ": join the group that owns it (usermod -aG %s USER, then log in again)",
+				 group);
 	default:
 		return error_set(err, -error, KVM_PATH ": %s", strerror(error));
 	}
@@ -114,6 +115,11 @@ static bool verdict(bool ok, const char *what, const char *mend)
 	return ok;
 }
 
+static bool kvm_has(int kvm, int capability)
+{
+	return ioctl(kvm, KVM_CHECK_EXTENSION, capability) > 0;
+}
+
 static bool doctor_kernel(const char *path)
 {
 	struct error err = { "" };
@@ -141,15 +147,14 @@ int host_doctor(const char *kernel)
 	good &= verdict(kvm >= 0, kvm >= 0 ? KVM_PATH " can be opened" : err.text, NULL);
 	if (kvm >= 0) {
 		good &= verdict(host_has_hardware_virtualization(), "the processor virtualizes in hardware",
-				"it shows neither VMX nor SVM, so this KVM is software only and cannot run Linux guests; use a machine with "
-				"hardware virtualization, or enable nested virtualization for this VM");
+				"it shows neither VMX nor SVM, so this KVM is software only and cannot run Linux guests; use a machine "
+				"with hardware virtualization, or enable nested virtualization for this VM");
 		const int vm = ioctl(kvm, KVM_CREATE_VM, 0);
 		good &= verdict(vm >= 0, "a virtual machine can be created", strerror(errno));
 		if (vm >= 0)
 			close(vm);
-		const bool needed = ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_IRQFD) > 0 && ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_IOEVENTFD) > 0 &&
-				    ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_IRQCHIP) > 0;
-		good &= verdict(needed, "KVM has irqchip, irqfd and ioeventfd", "the host's kernel is too old or built without them");
+		good &= verdict(kvm_has(kvm, KVM_CAP_IRQCHIP) && kvm_has(kvm, KVM_CAP_IRQFD) && kvm_has(kvm, KVM_CAP_IOEVENTFD),
+				"KVM has irqchip, irqfd and ioeventfd", "the host's kernel is too old or built without them");
 		close(kvm);
 	}
 	const uint64_t available = host_memory_available() >> 20;

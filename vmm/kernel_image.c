@@ -229,7 +229,8 @@ static int bzimage_open(struct kernel_image *image, const uint8_t *head, const c
 {
 	const uint32_t version = field(head, VERSION, 2);
 	if (version < 0x208)
-		return error_set(err, -ENOEXEC, "has boot protocol %u.%02u; 2.08 or later is needed (Linux 2.6.26)", version >> 8, version & 0xff);
+		return error_set(err, -ENOEXEC, "has boot protocol %u.%02u; 2.08 or later is needed (Linux 2.6.26)", version >> 8,
+				 version & 0xff);
 	/* XLF_KERNEL_64 came with 2.12; before, a 64-bit kernel cannot be told from a 32-bit one until its payload is seen. */
 	if (version >= 0x20c && !(field(head, XLOADFLAGS, 2) & 1))
 		return error_set(err, -ENOEXEC, "is a kernel for 32-bit x86; trvmm runs x86-64 kernels");

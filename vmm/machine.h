@@ -44,7 +44,7 @@ void machine_destroy(struct machine *machine);
 
 const struct guest_mem *machine_mem(struct machine *machine);
 
-/* Gives the device a register page and an interrupt. Before machine_boot(). Returns 0 or -errno with one line; -ENOSPC: too many devices. */
+/* Gives the device a register page and an interrupt. Before machine_boot(). Returns 0 or -errno with one line: -ENOSPC for too many. */
 int machine_attach(struct machine *machine, struct virtio_device *dev, struct error *err);
 
 /* Loads the kernel; " virtio_mmio.device=..." for each device is appended to `cmdline`. */
@@ -52,8 +52,8 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
 		 struct error *err);
 
 /*
- * Waits for the VM, connects the devices with it and starts the vCPUs. From here on the machine lives until the process exits. Returns 0, or
- * -errno with one line: nothing of the guest has run then.
+ * Waits for the VM, connects the devices with it and starts the vCPUs. From here on the machine lives until the process exits.
+ * Returns 0, or -errno with one line: nothing of the guest has run then.
  */
 int machine_start(struct machine *machine, struct error *err);
 

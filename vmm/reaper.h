@@ -1,6 +1,6 @@
 /*
- * The kernel takes tens of milliseconds to take a VM down: it waits for RCU grace periods and for a thread of KVM's own. A process that owns
- * one stays with its parent that long after it exited. So a second process shares our memory and descriptors, sleeps, and ends
+ * The kernel takes tens of milliseconds to take a VM down: it waits for RCU grace periods and for a thread of KVM's own. A process
+ * that owns one stays with its parent that long after it exited. So a second process shares our memory and descriptors, sleeps, and ends
  * after us: the last to hold the VM, it pays for the teardown, while whoever waits for trvmm goes on.
  *
  * It runs no code but that, holds nothing that we do not hold, ends when we do, however we do, and is gone a moment later.

@@ -150,8 +150,9 @@ static void arm(struct loop_source *timer, unsigned seconds)
 static int add_timer(struct run *run, struct loop_source *timer, unsigned seconds, void (*ready)(struct loop_source *, uint32_t),
 		     struct error *err)
 {
-	*timer = (struct loop_source){ .fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK), .events = EPOLLIN, .ready = ready };
-	if (timer->fd < 0)
+	const int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	*timer = (struct loop_source){ .fd = fd, .events = EPOLLIN, .ready = ready };
+	if (fd < 0)
 		return error_set(err, -errno, "timerfd: %s", strerror(errno));
 	arm(timer, seconds);
 	const int result = loop_add(run->loop, timer);
@@ -397,8 +398,8 @@ int run(const struct options *options, struct error *err)
 		return kvm_fd;
 	if (!options->no_kvm_check && !host_has_hardware_virtualization())
 		return error_set(err, -ENOTSUP,
-				 "the processor shows neither VMX nor SVM: this /dev/kvm is software only and cannot run Linux guests; use a "
-				 "machine with hardware virtualization, or enable nested virtualization for this VM");
+				 "the processor shows neither VMX nor SVM: this /dev/kvm is software only and cannot run Linux guests; "
+				 "use a machine with hardware virtualization, or enable nested virtualization for this VM");
 	run->loop = loop_create();
 	if (!run->loop)
 		return error_set(err, -errno, "epoll: %s", strerror(errno));

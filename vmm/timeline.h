@@ -1,6 +1,6 @@
 /*
- * When the stages of a start were reached, for --timeline. Marks cost a clock reading each and are kept in a small table; nothing is printed
- * before the end.
+ * When the stages of a start were reached, for --timeline. Marks cost a clock reading each and are kept in a small table; nothing is
+ * printed before the end.
  */
 #ifndef TRVMM_VMM_TIMELINE_H
 #define TRVMM_VMM_TIMELINE_H

@@ -101,9 +101,9 @@ static void serve_mmio(struct vcpu *vcpu)
 /* What KVM says when it cannot go on. `text` has room for `size` bytes. */
 static void describe_failure(const struct kvm_run *run, char *text, size_t size)
 {
-	const char *hint = host_has_hardware_virtualization() ? "" :
-								" (the processor shows neither VMX nor SVM: this KVM is software only and cannot "
-								"run Linux guests; see trvmm doctor)";
+	const char *hint = "";
+	if (!host_has_hardware_virtualization())
+		hint = " (the processor shows neither VMX nor SVM: this KVM is software only and runs no Linux guests; see trvmm doctor)";
 	if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
 		snprintf(text, size, "KVM stopped with internal error %u%s", run->internal.suberror, hint);
 	else if (run->exit_reason == KVM_EXIT_FAIL_ENTRY)
