@@ -9,7 +9,7 @@
  *        v                              v                                                                         v
  *      DEAD <------ all delivered -- DETACHED                                                                   DEAD
  *
- * Ends are closed in RESET and DEAD. The callbacks run from conn_settle_all(), where no function of ours holds a connection.
+ * Ends are closed in RESET and DEAD. The callbacks run from conn_settle(), where no function of ours holds a connection.
  */
 #include "devices/virtio-vsock/vsock_internal.h"
 
@@ -30,7 +30,7 @@ static uint32_t conn_grant(const struct virtio_vsock *vsock)
 }
 
 /* The key is secret: a guest cannot fill one bucket by its choice of ports. */
-static struct vsock_bucket *conn_bucket(struct virtio_vsock *vsock, uint32_t host_port, uint32_t guest_port)
+static struct vsock_link *conn_bucket(struct virtio_vsock *vsock, uint32_t host_port, uint32_t guest_port)
 {
 	uint64_t hash = (((uint64_t)host_port << 32) | guest_port) ^ vsock->hash_key;
 
@@ -41,11 +41,13 @@ static struct vsock_bucket *conn_bucket(struct virtio_vsock *vsock, uint32_t hos
 
 struct vsock_conn *conn_find(struct virtio_vsock *vsock, uint32_t host_port, uint32_t guest_port)
 {
-	struct vsock_conn *conn;
+	struct vsock_link *bucket = conn_bucket(vsock, host_port, guest_port);
 
-	LIST_FOREACH(conn, conn_bucket(vsock, host_port, guest_port), hash_link)
+	for (struct vsock_link *link = bucket->next; link != bucket; link = link->next) {
+		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, hash_link);
 		if (conn->host_port == host_port && conn->guest_port == guest_port)
 			return conn;
+	}
 	return NULL;
 }
 
@@ -74,9 +76,8 @@ struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint32_t host_port, u
 	conn->closed = ends->closed;
 	conn->closed_data = ends->closed_data;
 	ends_init(conn, ends);
-	LIST_INSERT_HEAD(conn_bucket(vsock, host_port, guest_port), conn, hash_link);
-	conn->hashed = true;
-	TAILQ_INSERT_TAIL(&vsock->all, conn, all_link);
+	list_append(conn_bucket(vsock, host_port, guest_port), &conn->hash_link);
+	list_append(&vsock->all, &conn->all_link);
 	vsock->conn_count++;
 	return conn;
 }
@@ -87,17 +88,13 @@ void conn_schedule(struct vsock_conn *conn)
 
 	if (reading && !stream_space(conn))
 		stream_probe(conn);
-	if (conn->on_ready || !(conn->pending || stream_can_read(conn)))
-		return;
-	TAILQ_INSERT_TAIL(&conn->vsock->ready, conn, ready_link);
-	conn->on_ready = true;
+	if (!link_listed(&conn->ready_link) && (conn->pending || stream_can_read(conn)))
+		list_append(&conn->vsock->ready, &conn->ready_link);
 }
 
 void conn_unschedule(struct vsock_conn *conn)
 {
-	if (conn->on_ready)
-		TAILQ_REMOVE(&conn->vsock->ready, conn, ready_link);
-	conn->on_ready = false;
+	list_remove(&conn->ready_link);
 }
 
 void conn_pend(struct vsock_conn *conn, unsigned pending)
@@ -106,24 +103,20 @@ void conn_pend(struct vsock_conn *conn, unsigned pending)
 	conn_schedule(conn);
 }
 
-void conn_settle(struct vsock_conn *conn)
+void conn_settle_later(struct vsock_conn *conn)
 {
-	if (conn->on_settle)
-		return;
-	TAILQ_INSERT_TAIL(&conn->vsock->settle, conn, settle_link);
-	conn->on_settle = true;
+	if (!link_listed(&conn->settle_link))
+		list_append(&conn->vsock->settle, &conn->settle_link);
 }
 
 /* The outcome of a connect is known. */
 static void conn_decided(struct vsock_conn *conn, int result)
 {
-	if (conn->on_connecting)
-		TAILQ_REMOVE(&conn->vsock->connecting, conn, connecting_link);
-	conn->on_connecting = false;
+	list_remove(&conn->connecting_link);
 	if (conn->done) {
 		conn->done_result = result;
 		conn->done_due = true;
-		conn_settle(conn);
+		conn_settle_later(conn);
 	}
 }
 
@@ -136,13 +129,6 @@ static void conn_close_ends(struct vsock_conn *conn)
 	conn->backlog_bytes = conn->backlog_start = 0;
 }
 
-static void conn_unhash(struct vsock_conn *conn)
-{
-	if (conn->hashed)
-		LIST_REMOVE(conn, hash_link);
-	conn->hashed = false;
-}
-
 /* What the ways to the end have in common; `state` is what the connection becomes. */
 static void conn_end(struct vsock_conn *conn, enum vsock_state state, int result)
 {
@@ -153,7 +139,7 @@ static void conn_end(struct vsock_conn *conn, enum vsock_state state, int result
 	conn_unschedule(conn);
 	stream_unprobe(conn);
 	if (state != VSOCK_RESET)
-		conn_unhash(conn);
+		list_remove(&conn->hash_link);
 }
 
 /* Before any byte of the guest. The socket is fresh: that it has no room for a line would be its program's doing. */
@@ -198,7 +184,7 @@ void conn_kill(struct vsock_conn *conn, int result)
 		return;
 	conn_end(conn, VSOCK_DEAD, result);
 	conn_close_ends(conn);
-	conn_settle(conn);
+	conn_settle_later(conn);
 }
 
 void conn_detach(struct vsock_conn *conn, int result)
@@ -226,31 +212,27 @@ void conn_progress(struct vsock_conn *conn)
 		conn_reset(conn, 0); /* 5.10.6.5: the RST confirms that the disconnect is complete */
 }
 
-void conn_settle_all(struct virtio_vsock *vsock)
+void conn_settle(struct vsock_conn *conn)
 {
-	struct vsock_conn *conn;
+	const bool over = conn->read_over && conn->write_over && conn->in.source.fd < 0 && conn->out.source.fd < 0;
+	const vsock_closed closed = over ? conn->closed : NULL;
+	const vsock_done done = conn->done_due ? conn->done : NULL;
 
-	while ((conn = TAILQ_FIRST(&vsock->settle))) {
-		const vsock_done done = conn->done_due ? conn->done : NULL;
-		const bool over = conn->read_over && conn->write_over && conn->in.source.fd < 0 && conn->out.source.fd < 0;
-		const vsock_closed closed = over ? conn->closed : NULL;
-		TAILQ_REMOVE(&vsock->settle, conn, settle_link);
-		conn->on_settle = false;
-		if (done) {
-			conn->done_due = false;
-			conn->done = NULL;
-			done(conn->done_data, conn->done_result);
-		}
-		if (closed) {
-			conn->closed = NULL;
-			closed(conn->closed_data);
-		}
-		if (conn->state != VSOCK_DEAD)
-			continue;
-		if (conn->on_settle)
-			TAILQ_REMOVE(&vsock->settle, conn, settle_link);
-		TAILQ_REMOVE(&vsock->all, conn, all_link);
-		vsock->conn_count--;
-		free(conn);
+	list_remove(&conn->settle_link);
+	/* A callback may use the device: nothing of `conn` but what only this function changes is relied on behind it. */
+	if (done) {
+		conn->done_due = false;
+		conn->done = NULL;
+		done(conn->done_data, conn->done_result);
 	}
+	if (closed) {
+		conn->closed = NULL;
+		closed(conn->closed_data);
+	}
+	if (conn->state != VSOCK_DEAD)
+		return;
+	list_remove(&conn->settle_link);
+	list_remove(&conn->all_link);
+	conn->vsock->conn_count--;
+	free(conn);
 }

@@ -238,7 +238,7 @@ void ends_close(struct vsock_conn *conn)
 		end_close(&conn->out);
 	conn->read_over = conn->write_over = true;
 	conn->read_ready = false;
-	conn_settle(conn);
+	conn_settle_later(conn);
 }
 
 /* One direction is over. With one descriptor for both, a socket can be closed by halves; nothing else can, and stays open for

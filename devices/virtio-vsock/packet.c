@@ -18,11 +18,12 @@ static void receive_request(struct virtio_vsock *vsock, const struct vsock_hdr *
 	const struct vsock_service *service = vsock_find_service(vsock, port);
 	struct vsock_ends ends = { .read_fd = -1, .write_fd = -1 };
 
-	/* The bound is looked at first: a service is not bothered for nothing. */
-	const int result = vsock->conn_count >= VSOCK_CONNECTIONS_MAX ? -EMFILE
-			   : service				      ? service->accept(service->data, port, &ends)
-								      : vsock_unix_accept(vsock, port, &ends);
 	struct vsock_conn *conn = NULL;
+	int result = -EMFILE;
+
+	/* The bound is looked at first: a service is not bothered for nothing. */
+	if (vsock->conn_count < VSOCK_CONNECTIONS_MAX)
+		result = service ? service->accept(service->data, port, &ends) : vsock_unix_accept(vsock, port, &ends);
 	if (result == 0)
 		conn = conn_create(vsock, port, le32_get(hdr->src_port), VSOCK_OPEN, &ends);
 	if (!conn) {

@@ -29,7 +29,7 @@ static void vsock_expire(struct virtio_vsock *vsock)
 	struct vsock_conn *conn;
 
 	vsock->timer_deadline_ns = 0;
-	while ((conn = TAILQ_FIRST(&vsock->connecting)) && conn->deadline_ns <= now) {
+	while ((conn = LIST_FIRST_OF(&vsock->connecting, struct vsock_conn, connecting_link)) && conn->deadline_ns <= now) {
 		/* The guest may answer yet; it hears then that nobody waits. */
 		if (conn->pending & PENDING_REQUEST)
 			conn_kill(conn, -ETIMEDOUT);
@@ -144,8 +144,7 @@ static int connect_guest(struct virtio_vsock *vsock, uint32_t guest_port, const 
 	conn->done_data = data;
 	conn->greets = greets;
 	conn->deadline_ns = deadline;
-	TAILQ_INSERT_TAIL(&vsock->connecting, conn, connecting_link);
-	conn->on_connecting = true;
+	list_append(&vsock->connecting, &conn->connecting_link);
 	vsock_enter(vsock);
 	conn_pend(conn, PENDING_REQUEST);
 	vsock_leave(vsock);

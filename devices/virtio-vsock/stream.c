@@ -79,7 +79,7 @@ void stream_peer_credit(struct vsock_conn *conn, uint32_t buf_alloc, uint32_t fw
 		conn->mark_first = (conn->mark_first + 1) % VSOCK_MARKS;
 		conn->mark_count--;
 	}
-	if (conn->on_probing && stream_space(conn))
+	if (link_listed(&conn->probing_link) && stream_space(conn))
 		stream_unprobe(conn);
 }
 
@@ -92,30 +92,28 @@ void stream_probe(struct vsock_conn *conn)
 {
 	const uint32_t in_flight = bytes_in_flight(conn);
 
-	if (conn->on_probing || in_flight >= conn->peer_buf_alloc || conn->peer_buf_alloc - in_flight <= packet_min(conn))
+	if (link_listed(&conn->probing_link) || in_flight >= conn->peer_buf_alloc ||
+	    conn->peer_buf_alloc - in_flight <= packet_min(conn))
 		return;
 	conn->probe_interval_ns = PROBE_FIRST_NS;
 	conn->probe_ns = vsock_now_ns() + PROBE_FIRST_NS;
 	if (vsock_timer_at(conn->vsock, conn->probe_ns) < 0)
 		return;
-	TAILQ_INSERT_TAIL(&conn->vsock->probing, conn, probing_link);
-	conn->on_probing = true;
+	list_append(&conn->vsock->probing, &conn->probing_link);
 	conn_pend(conn, PENDING_CREDIT_REQUEST);
 }
 
 void stream_unprobe(struct vsock_conn *conn)
 {
-	if (conn->on_probing)
-		TAILQ_REMOVE(&conn->vsock->probing, conn, probing_link);
-	conn->on_probing = false;
+	list_remove(&conn->probing_link);
 }
 
 uint64_t stream_probe_all(struct virtio_vsock *vsock, uint64_t now_ns)
 {
-	struct vsock_conn *conn;
 	uint64_t next = 0;
 
-	TAILQ_FOREACH(conn, &vsock->probing, probing_link) {
+	for (struct vsock_link *link = vsock->probing.next; link != &vsock->probing; link = link->next) {
+		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, probing_link);
 		if (conn->probe_ns <= now_ns) {
 			conn->probe_interval_ns *= 2;
 			if (conn->probe_interval_ns > PROBE_LAST_NS)

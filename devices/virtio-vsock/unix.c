@@ -36,14 +36,14 @@ struct unix_client {
 	uint64_t deadline_ns;
 	unsigned length;
 	char line[LINE_MAX_BYTES + 1];
-	TAILQ_ENTRY(unix_client) link;
+	struct vsock_link link;
 };
 
 struct vsock_unix {
 	struct virtio_vsock *vsock;
 	struct loop_source listener;
 	struct sockaddr_un address;
-	TAILQ_HEAD(, unix_client) clients; /* oldest first */
+	struct vsock_link clients; /* oldest first */
 	unsigned client_count;
 	uint64_t retry_ns; /* accepting failed for want of resources; 0: it did not */
 };
@@ -63,7 +63,7 @@ static int client_release(struct unix_client *client)
 	const int fd = client->source.fd;
 
 	loop_remove(side->vsock->dev.loop, &client->source);
-	TAILQ_REMOVE(&side->clients, client, link);
+	list_remove(&client->link);
 	side->client_count--;
 	free(client);
 	listener_update(side);
@@ -150,7 +150,7 @@ static void client_add(struct vsock_unix *side, int fd)
 		close(fd);
 		return;
 	}
-	TAILQ_INSERT_TAIL(&side->clients, client, link);
+	list_append(&side->clients, &client->link);
 	side->client_count++;
 }
 
@@ -180,18 +180,24 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 uint64_t vsock_unix_expire(struct virtio_vsock *vsock, uint64_t now_ns)
 {
 	struct vsock_unix *side = vsock->unix_side;
-	struct unix_client *client;
+	uint64_t next = 0;
 
 	if (!side)
 		return 0;
-	while ((client = TAILQ_FIRST(&side->clients)) && client->deadline_ns <= now_ns)
-		close(client_release(client));
+	for (struct vsock_link *link = side->clients.next; link != &side->clients && !next;) {
+		struct unix_client *client = LINK_OF(link, struct unix_client, link);
+		link = link->next;
+		if (client->deadline_ns <= now_ns)
+			close(client_release(client));
+		else
+			next = client->deadline_ns;
+	}
 	if (side->retry_ns && side->retry_ns <= now_ns)
 		side->retry_ns = 0;
 	listener_update(side);
-	if (side->retry_ns && (!client || side->retry_ns < client->deadline_ns))
-		return side->retry_ns;
-	return client ? client->deadline_ns : 0;
+	if (side->retry_ns && (!next || side->retry_ns < next))
+		next = side->retry_ns;
+	return next;
 }
 
 int vsock_unix_accept(struct virtio_vsock *vsock, uint32_t port, struct vsock_ends *ends)
@@ -227,7 +233,7 @@ int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct
 	side->vsock = vsock;
 	side->listener = (struct loop_source){ .fd = -1, .events = EPOLLIN, .ready = listener_ready };
 	side->address.sun_family = AF_UNIX;
-	TAILQ_INIT(&side->clients);
+	list_init(&side->clients);
 	assert(!vsock->unix_side);
 	if (path[0] == '\0' || strlen(path) + PORT_SUFFIX_BYTES >= sizeof(side->address.sun_path)) {
 		free(side);
@@ -258,12 +264,14 @@ int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct
 void vsock_unix_destroy(struct virtio_vsock *vsock)
 {
 	struct vsock_unix *side = vsock->unix_side;
-	struct unix_client *client;
 
 	if (!side)
 		return;
-	while ((client = TAILQ_FIRST(&side->clients)))
+	for (struct vsock_link *link = side->clients.next; link != &side->clients;) {
+		struct unix_client *client = LINK_OF(link, struct unix_client, link);
+		link = link->next;
 		close(client_release(client));
+	}
 	loop_remove(vsock->dev.loop, &side->listener);
 	close(side->listener.fd);
 	unlink(side->address.sun_path);

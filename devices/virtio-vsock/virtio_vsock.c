@@ -155,15 +155,14 @@ static void rx_pump(struct virtio_vsock *vsock)
 	bool pushed = false, have_chain = false;
 	unsigned packets = 0;
 
-	while (vsock->dev.active && (vsock->rst_count || !TAILQ_EMPTY(&vsock->ready))) {
+	while (vsock->dev.active && (vsock->rst_count || !list_empty(&vsock->ready))) {
 		if (packets++ == ROUND_PACKETS) {
 			raise_again(vsock);
 			break;
 		}
 		if (!have_chain && !rx_next(vsock, &pushed))
 			break;
-		have_chain = true;
-		struct vsock_conn *conn = TAILQ_FIRST(&vsock->ready);
+		struct vsock_conn *conn = LIST_FIRST_OF(&vsock->ready, struct vsock_conn, ready_link);
 		if (vsock->rst_count) {
 			send_rst(vsock);
 			have_chain = false;
@@ -231,13 +230,21 @@ void vsock_enter(struct virtio_vsock *vsock)
 	vsock->depth++;
 }
 
+static void settle(struct virtio_vsock *vsock)
+{
+	struct vsock_conn *conn;
+
+	while ((conn = LIST_FIRST_OF(&vsock->settle, struct vsock_conn, settle_link)))
+		conn_settle(conn);
+}
+
 void vsock_leave(struct virtio_vsock *vsock)
 {
 	if (vsock->depth == 1) {
 		rx_pump(vsock);
 		/* Callbacks may have something to send; it is sent before the next event is waited for. */
-		while (!TAILQ_EMPTY(&vsock->settle)) {
-			conn_settle_all(vsock);
+		while (!list_empty(&vsock->settle)) {
+			settle(vsock);
 			rx_pump(vsock);
 		}
 		if (vsock->dev.active && vsock->tx_stalled && vsock->rst_count < VSOCK_RST_FIFO)
@@ -272,10 +279,10 @@ static int vsock_activate(struct virtio_device *dev)
 static void vsock_reset(struct virtio_device *dev)
 {
 	struct virtio_vsock *vsock = from_device(dev);
-	struct vsock_conn *conn;
 
 	vsock_enter(vsock);
-	TAILQ_FOREACH(conn, &vsock->all, all_link) {
+	for (struct vsock_link *link = vsock->all.next; link != &vsock->all; link = link->next) {
+		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, all_link);
 		/* A connect of which no driver has heard waits for the first one: its probe begins with a reset. */
 		if (conn->state == VSOCK_CONNECTING && (conn->pending & PENDING_REQUEST))
 			continue;
@@ -311,12 +318,12 @@ int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t
 	};
 	made->next_host_port = VSOCK_EPHEMERAL_FIRST;
 	for (unsigned i = 0; i < VSOCK_BUCKETS; i++)
-		LIST_INIT(&made->buckets[i]);
-	TAILQ_INIT(&made->all);
-	TAILQ_INIT(&made->ready);
-	TAILQ_INIT(&made->connecting);
-	TAILQ_INIT(&made->probing);
-	TAILQ_INIT(&made->settle);
+		list_init(&made->buckets[i]);
+	list_init(&made->all);
+	list_init(&made->ready);
+	list_init(&made->connecting);
+	list_init(&made->probing);
+	list_init(&made->settle);
 	vsock_timer_init(made);
 	if (getrandom(&made->hash_key, sizeof(made->hash_key), 0) != (ssize_t)sizeof(made->hash_key)) {
 		const int result = -errno;
@@ -329,17 +336,16 @@ int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t
 
 void virtio_vsock_destroy(struct virtio_vsock *vsock)
 {
-	struct vsock_conn *conn;
-
 	if (!vsock)
 		return;
 	assert(vsock->depth == 0);
-	TAILQ_FOREACH(conn, &vsock->all, all_link) {
+	for (struct vsock_link *link = vsock->all.next; link != &vsock->all; link = link->next) {
+		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, all_link);
 		conn->done = NULL;
 		conn->closed = NULL;
 		conn_kill(conn, 0);
 	}
-	conn_settle_all(vsock);
+	settle(vsock);
 	vsock_unix_destroy(vsock);
 	vsock_timer_destroy(vsock);
 	free(vsock);

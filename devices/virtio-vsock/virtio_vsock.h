@@ -3,7 +3,7 @@
  *
  * The host end of a connection is a pair of file descriptors, which may be anything that reads or writes without blocking: a
  * Unix socket (then both are the same), a pipe, a terminal, a regular file. Payload goes by readv and writev between them and
- * guest RAM, with no buffer of ours between. Who may connect where:
+ * guest RAM; only what the host does not take at once is buffered. Who may connect where:
  *
  *   guest to host port P   a service registered with virtio_vsock_listen(), else, when there is a Unix socket PATH
  *                          (Firecracker's convention), a connection to the Unix socket PATH_P, else RST
@@ -59,7 +59,10 @@ typedef int (*vsock_accept)(void *data, uint32_t port, struct vsock_ends *ends);
  */
 int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t guest_cid, struct virtio_vsock **vsock);
 
-/* Closes all connections, calling nobody back, and frees the device. Not from one of its callbacks. NULL is allowed. */
+/*
+ * Closes all connections, calling nobody back, removes the Unix socket and frees the device. Not from one of its callbacks. NULL is
+ * allowed.
+ */
 void virtio_vsock_destroy(struct virtio_vsock *vsock);
 
 /* The device for the transport; owned by `vsock`. */
@@ -71,13 +74,17 @@ int virtio_vsock_listen(struct virtio_vsock *vsock, uint32_t first, uint32_t las
 /*
  * Connects to `guest_port`; `ends` are owned from now on. `done(data, 0)` is called when the guest accepted, done(data, -errno)
  * when it refused (-ECONNREFUSED), did not answer within 10 s (-ETIMEDOUT) or the device was reset after it was asked
- * (-ECONNRESET); then the ends are closed. A connect before the driver is up waits for it, but no longer than 10 s. `done` may
- * be NULL; it is never called from inside this function. Returns 0, or -errno (the ends are then closed, too, and nobody is
- * called back).
+ * (-ECONNRESET); then the ends are closed, and `ends.closed` is called, too. A connect before the driver is up waits for it,
+ * but no longer than 10 s. `done` may be NULL; it is never called from inside this function. Returns 0, or -errno (the ends are
+ * then closed, too, and nobody is called back).
  */
 int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, vsock_done done, void *data);
 
-/* Opens the Unix socket `path` for host programs and prepares `path`_PORT for the guest's. -EADDRINUSE when something is there. */
+/*
+ * Opens the Unix socket `path`, with mode 0600, for host programs; from now on the guest reaches those that listen on
+ * `path`_PORT. Once for each device. Returns 0 or -errno with one line: -EADDRINUSE when something is there, -ENAMETOOLONG, and
+ * what bind(2) says.
+ */
 int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct error *err);
 
 #endif

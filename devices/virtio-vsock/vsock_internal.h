@@ -13,10 +13,10 @@
 #define TRVMM_DEVICES_VIRTIO_VSOCK_INTERNAL_H
 
 #include <assert.h>
-#include <sys/queue.h>
 
 #include "base/le.h"
 #include "base/loop.h"
+#include "devices/virtio-vsock/list.h"
 #include "devices/virtio-vsock/virtio_vsock.h"
 
 /*
@@ -101,7 +101,6 @@ struct vsock_conn {
 	uint8_t guest_shut;  /* VSOCK_SHUTDOWN_*: what the guest said */
 	uint8_t host_shut;   /* VSOCK_SHUTDOWN_*: what we say */
 	bool read_ready;     /* `in` has bytes or EOF, as far as we know */
-	bool hashed, on_ready, on_connecting, on_probing, on_settle;
 	bool read_over;      /* nothing more is read from the host: EOF, or the guest wants no more */
 	bool write_over;     /* nothing more is written to the host: the guest is done and all was taken, or the host is gone */
 	bool done_due;
@@ -122,7 +121,7 @@ struct vsock_conn {
 	} marks[VSOCK_MARKS];
 	unsigned mark_first, mark_count;
 	uint32_t packets;        /* the sum */
-	uint64_t probe_interval_ns, probe_ns; /* on_probing: how long we wait for news of the guest, and until when */
+	uint64_t probe_interval_ns, probe_ns; /* when probing: how long we wait for news of the guest, and until when */
 
 	struct vsock_end in, out; /* host to guest, guest to host; with one descriptor for both only `in` is watched */
 
@@ -137,12 +136,9 @@ struct vsock_conn {
 	void *closed_data;
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC; only in VSOCK_CONNECTING */
 
-	LIST_ENTRY(vsock_conn) hash_link;
-	TAILQ_ENTRY(vsock_conn) all_link, ready_link, connecting_link, probing_link, settle_link;
+	/* Of the lists in the device. */
+	struct vsock_link hash_link, all_link, ready_link, connecting_link, probing_link, settle_link;
 };
-
-TAILQ_HEAD(vsock_conn_list, vsock_conn);
-LIST_HEAD(vsock_bucket, vsock_conn);
 
 struct vsock_service {
 	uint32_t first, last;
@@ -167,14 +163,14 @@ struct virtio_vsock {
 	struct vsock_service services[VSOCK_SERVICES_MAX];
 	unsigned service_count;
 
-	struct vsock_bucket buckets[VSOCK_BUCKETS];
+	struct vsock_link buckets[VSOCK_BUCKETS];
 	uint64_t hash_key;
 	unsigned conn_count;
-	struct vsock_conn_list all;
-	struct vsock_conn_list ready;      /* have something for the rx queue, in the order of their turns */
-	struct vsock_conn_list connecting; /* REQUEST not answered, oldest first */
-	struct vsock_conn_list probing;    /* the guest is asked for its credit from time to time */
-	struct vsock_conn_list settle;     /* callbacks due, or dead */
+	struct vsock_link all;
+	struct vsock_link ready;      /* have something for the rx queue, in the order of their turns */
+	struct vsock_link connecting; /* REQUEST not answered, oldest first */
+	struct vsock_link probing;    /* the guest is asked for its credit from time to time */
+	struct vsock_link settle;     /* callbacks due, or dead */
 	uint32_t next_host_port;
 	uint32_t first_cnt;                /* where the counters of new connections start: 0, except in tests of their wrap */
 
@@ -261,11 +257,9 @@ void conn_detach(struct vsock_conn *conn, int result);
  * state. */
 void conn_progress(struct vsock_conn *conn);
 
-/* Puts the connection on the list of those that conn_settle_all() looks after. */
+/* A callback is due, or the connection is dead: vsock_leave() calls conn_settle(), which runs the callbacks or frees it. */
+void conn_settle_later(struct vsock_conn *conn);
 void conn_settle(struct vsock_conn *conn);
-
-/* Runs the callbacks that are due and frees the dead. */
-void conn_settle_all(struct virtio_vsock *vsock);
 
 /* ---- stream.c ---- */
 

@@ -304,7 +304,7 @@ static uint32_t stuff(uint32_t guest_port, uint32_t at_least)
 static void shrink_host_buffer(int fd)
 {
 	const int bytes = 4096;
-	struct vsock_conn *conn = TAILQ_FIRST(&drv.vsock->all);
+	struct vsock_conn *conn = drv_first(&drv);
 
 	cr_assert(setsockopt(conn->out.source.fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)) == 0);
 	(void)fd;
@@ -362,7 +362,7 @@ Test(vsock, one_packet_beyond_the_credit_is_reset)
 	/* A packet may be as long as a chain; only credit bounds it. */
 	struct vsock_conn *conn;
 	drv_open(&drv, 5000);
-	conn = TAILQ_FIRST(&drv.vsock->all);
+	conn = drv_first(&drv);
 	conn->buf_alloc = 1000;
 	struct drv_packet *packet = drv_packet(&drv, VSOCK_OP_RW, 5000, 1024);
 	packet->len = 1001;
@@ -649,7 +649,7 @@ Test(vsock, host_that_is_gone_stops_the_guests_writer)
 	cr_expect(drv.packet.fwd_cnt == 4);
 	cr_expect(drv.closed == 1);
 	drv_send(&drv, VSOCK_OP_RST, 5000, 1024);
-	cr_expect(TAILQ_EMPTY(&drv.vsock->all));
+	cr_expect(list_empty(&drv.vsock->all));
 }
 
 /* A Unix socket that is closed with unread bytes is reset, as TCP has it; so is the guest's end. */

@@ -85,7 +85,6 @@ Test(vsock_bounds, connections_beyond_the_limit_are_reset)
 
 Test(vsock_bounds, memory_granted_to_all_connections_is_bounded)
 {
-	const struct vsock_conn *conn;
 	uint64_t granted = 0;
 
 	cr_assert(virtio_vsock_listen(drv.vsock, 9, 9, accept_null, NULL) == 0);
@@ -94,8 +93,8 @@ Test(vsock_bounds, memory_granted_to_all_connections_is_bounded)
 		while (drv_receive(&drv))
 			;
 	}
-	TAILQ_FOREACH(conn, &drv.vsock->all, all_link)
-		granted += conn->buf_alloc;
+	for (struct vsock_link *link = drv.vsock->all.next; link != &drv.vsock->all; link = link->next)
+		granted += LINK_OF(link, struct vsock_conn, all_link)->buf_alloc;
 	cr_expect(granted <= 112ull << 20, "%lu", (unsigned long)granted);
 }
 
@@ -198,7 +197,7 @@ Test(vsock_bounds, reset_closes_every_connection)
 		drv_send_data(&drv, 5000, 1024, junk, 60000);
 	drv_reset(&drv);
 	cr_expect(drv.closed == 2);
-	cr_expect(TAILQ_EMPTY(&drv.vsock->all) && drv.vsock->conn_count == 0);
+	cr_expect(list_empty(&drv.vsock->all) && drv.vsock->conn_count == 0);
 	cr_expect(drv_read(second, &byte, 1) == 0);
 	close(first);
 	drv_activate(&drv, false);
@@ -324,7 +323,7 @@ Test(vsock_bounds, connect_that_the_guest_does_not_answer)
 {
 	start_connect(80);
 	cr_assert(drv_receive_op(&drv) == VSOCK_OP_REQUEST);
-	struct vsock_conn *conn = TAILQ_FIRST(&drv.vsock->all);
+	struct vsock_conn *conn = drv_first(&drv);
 	/* Ten seconds go by. */
 	conn->deadline_ns = vsock_now_ns();
 	drv.vsock->timer_deadline_ns = 0;
@@ -333,7 +332,7 @@ Test(vsock_bounds, connect_that_the_guest_does_not_answer)
 		loop_round(drv.loop, 10);
 	cr_expect(done_calls == 1 && result == -ETIMEDOUT && closed_calls == 1);
 	cr_expect(drv_receive_op(&drv) == VSOCK_OP_RST, "a late answer finds nobody");
-	cr_expect(TAILQ_EMPTY(&drv.vsock->all));
+	cr_expect(list_empty(&drv.vsock->all));
 }
 
 Test(vsock_bounds, connect_before_the_driver_is_up_waits_for_it)

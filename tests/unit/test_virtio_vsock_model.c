@@ -393,7 +393,7 @@ static void run(uint64_t number, uint32_t first_cnt, uint32_t amount, bool old_l
 		close(s->out_fd);
 	}
 	cr_assert(drv_settle(&drv));
-	cr_assert(TAILQ_EMPTY(&drv.vsock->all));
+	cr_assert(list_empty(&drv.vsock->all));
 	drv_destroy(&drv);
 }
 

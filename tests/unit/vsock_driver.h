@@ -470,6 +470,12 @@ static inline int drv_receive_op(struct drv *drv)
 	return packet ? packet->op : -1;
 }
 
+/* The oldest connection of the device. */
+static inline struct vsock_conn *drv_first(struct drv *drv)
+{
+	return LIST_FIRST_OF(&drv->vsock->all, struct vsock_conn, all_link);
+}
+
 /* read() with -errno. */
 static inline ssize_t drv_read(int fd, void *buffer, size_t size)
 {
