@@ -359,8 +359,11 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 		.ended = on_machine_ended,
 		.data = run,
 	};
-	/* First of all: the VM is made while we plan the disk and load the kernel. */
-	int result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
+	/* Before there are threads, which inherit the blocked signals. */
+	int result = watch_signals(run, err);
+	/* Then at once: the VM is made while we plan the disk and load the kernel. */
+	if (result == 0)
+		result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
 	if (result == 0)
 		result = make_disk(run, err);
 	timeline_mark("disk planned");
@@ -372,8 +375,6 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	if (result == 0)
 		result = boot(run, err);
 	timeline_mark("kernel loaded");
-	if (result == 0)
-		result = watch_signals(run, err);
 	if (result == 0)
 		result = add_timer(run, &run->boot_timer, options->boot_timeout_s, boot_timed_out, err);
 	if (result == 0 && options->timeout_s)
