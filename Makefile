@@ -13,19 +13,19 @@ CFLAGS ?= -O2 -g
 HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer,$(HARDEN)) \
 	-fPIE -ffunction-sections -D_GNU_SOURCE -I. -MMD -MP
-LDLIBS := -lseccomp -lzstd -llzma -llz4 -lz -lcrypto -lpthread
+LDLIBS := -lseccomp -ljansson -lzstd -llzma -lbz2 -llz4 -lz -lcrypto -lpthread
 # The program is static: no loader, no relocation of libraries on the way to the first guest instruction. Sanitizers need the loader.
 LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,relro,-z,now -Wl,--gc-sections
 
 # Debian packages: to build, for the guest kernel, for the tests.
-BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev liblz4-dev zlib1g-dev libssl-dev busybox-static
+BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev busybox-static
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/error.c base/iov.c base/loop.c base/thread.c
-LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c cache.c digest.c finish.c gzip.c identity.c index.c index_check.c \
-	inflated.c layer_file.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c \
-	trim.c unpack.c window.c)
+LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c digest.c finish.c gzip.c identity.c index.c \
+	index_check.c inflate.c inflated.c layer_file.c layers.c merge.c path.c resolve.c tar.c tar_fields.c tar_header.c tar_pax.c \
+	tar_sparse.c tree.c trim.c unpack.c window.c xz.c zstd.c)
 EXT4GEN_SRCS := $(addprefix ext4gen/, build.c cow.c crc16.c dir.c dirhash.c extent.c group.c htree.c inode.c layout.c plan.c \
 	read.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
@@ -134,6 +134,25 @@ asan: ## unit tests and test guests under the address and undefined behaviour sa
 
 tsan: ## unit tests and test guests under the thread sanitizer
 	$(Q)$(MAKE) BUILD=$(BUILD)/tsan SANITIZE=thread CFLAGS='-O1 -g -Itests/unit/plain' unit check-guests
+
+# Fuzz targets: tests/fuzz/fuzz_X.c becomes $(BUILD)/fuzz/fuzz_X, with its seeds in tests/fuzz/seeds/X.
+FUZZERS := $(notdir $(basename $(wildcard tests/fuzz/fuzz_*.c)))
+FUZZ_SECONDS ?= 30
+
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libtrvmm.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS)
+
+.PHONY: run-fuzzers
+run-fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)set -e; for name in $(FUZZERS:fuzz_%=%); do mkdir -p $(BUILD)/fuzz/corpus/$$name; echo "  FUZZ     $$name"; \
+		$(BUILD)/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -close_fd_mask=1 -verbosity=0 -print_final_stats=1 \
+		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$name $$(ls -d tests/fuzz/seeds/$$name 2>/dev/null); done
+
+fuzz: ## run the fuzz targets, FUZZ_SECONDS each
+	$(Q)scripts/need-packages clang libclang-rt-14-dev
+	$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS='-O1 -g' run-fuzzers
 
 demo: all ## build all and show a run, directly or in the lab
 	$(Q)scripts/demo
