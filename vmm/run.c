@@ -106,13 +106,12 @@ static void guest_died(struct run *run, const char *what)
 	const char *missing = run->ready || complaint ? NULL : kernel_image_missing_driver(&run->kernel);
 	if (complaint) {
 		message("%s", complaint);
-		finish(EXIT_TRVMM);
-	}
-	if (missing)
-		message("the guest did not start (%s): the kernel lacks %s; build it in (=y, not =m)", what, missing);
-	else
+	} else if (missing) {
+		message("the guest did not start: the kernel lacks %s; build it in (=y, not =m)", missing);
+	} else {
 		message("%s: %s", run->ready ? "the guest ended before the command did" : "the guest did not start", what);
-	print_console(run);
+		print_console(run);
+	}
 	finish(EXIT_TRVMM);
 }
 

@@ -51,6 +51,13 @@ refuses "a disk that is too small" "disk|size" --disk-size 1M -- true
 vm --append 'root=/dev/nonexistent' -- true
 check "a guest that panics: 125" [ $status = 125 ]
 check "... with its last console lines" grep -q 'console: .*panic' "$work/err"
+debian_kernel=$(find "${XDG_CACHE_HOME:-$HOME/.cache}"/trvmm-build/lab-*/vmlinux 2>/dev/null | head -n 1)
+if [ -n "$debian_kernel" ]; then
+	refuses "a kernel that has its drivers as modules" "kernel lacks CONFIG_VIRTIO_MMIO; build it in" \
+		--kernel "$debian_kernel" --memory 512M -- true
+else
+	echo "skip - a kernel that has its drivers as modules: the lab's kernel was not found"
+fi
 vm --boot-timeout 3 --append 'init=/bin/sleep' -- true
 check "a guest that does not start: 125" [ $status = 125 ]
 # A kernel whose vsock driver knows no device: the driver's table { VIRTIO_ID_VSOCK, any vendor } gets another number.
