@@ -1,7 +1,9 @@
 /* trvmm: the command line's first word decides; see vmm/options.h for a run and trvmm(1) for all. */
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "vmm/host.h"
@@ -32,6 +34,17 @@ static int main_doctor(int argc, char **argv)
 	return result;
 }
 
+/* Puts /dev/null where the caller closed a standard stream, or the first files that we open would take its place. */
+static void fill_standard_streams(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	struct error err = { "" };
@@ -39,6 +52,7 @@ int main(int argc, char **argv)
 	int code = 0;
 
 	timeline_mark("main");
+	fill_standard_streams();
 	if (argc > 1 && !strcmp(argv[1], "doctor"))
 		return main_doctor(argc - 1, argv + 1);
 	if (options_parse(argc, argv, &options, &err) < 0) {

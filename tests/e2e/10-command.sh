@@ -26,6 +26,15 @@ check "16 MB in and out through files" cmp -s "$work/random" "$work/out"
 check "end of stdin reaches the command" [ "$(printf 'one\ntwo\n' | timeout 100 "$trvmm" -- wc -l | tr -d ' ')" = 2 ]
 check "stdin that the command ignores does no harm" timeout 100 "$trvmm" -- /bin/true <"$work/random"
 
+for closed in 0 1 2; do
+	eval "timeout 100 \"\$trvmm\" -- sh -c 'cat >/dev/null; exit 9' $closed>&-"
+	check "descriptor $closed closed by the caller does no harm" [ $? = 9 ]
+done
+timeout 100 "$trvmm" -t -- true <"$work/random" >"$work/out" 2>"$work/err"
+check "-t without a terminal: 125" [ $? = 125 ]
+script -qec "stty rows 33 cols 101; '$trvmm' -t -- sh -c 'stty size; test -t 0 && test -t 1 && test -t 2 && echo terminal; exit 5'" \
+	/dev/null </dev/null >"$work/out" 2>&1
+check "-t gives a terminal with the size of ours, and the status" [ "$? $(tr -d '\r\0' <"$work/out" | grep -cE '^(33 101|terminal)$|33 101$')" = "5 2" ]
 timeout 100 "$trvmm" -- sh -c 'yes' 2>/dev/null | head -n 1 >"$work/out"
 check "a reader that goes away ends the command" [ "${PIPESTATUS[0]}" != 124 ]
 
