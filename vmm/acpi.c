@@ -107,14 +107,6 @@ static void put_byte(struct acpi_area *area, uint8_t byte)
 	put(area, &byte, 1);
 }
 
-static uint8_t checksum(const uint8_t *bytes, size_t length)
-{
-	uint8_t sum = 0;
-	for (size_t i = 0; i < length; i++)
-		sum = (uint8_t)(sum + bytes[i]);
-	return (uint8_t)-sum;
-}
-
 static size_t align_area(struct acpi_area *area)
 {
 	area->used = (area->used + 15) & ~(size_t)15;
@@ -143,7 +135,7 @@ static void finish_table(struct acpi_area *area, size_t start)
 	header.length = le32_make((uint32_t)(area->used - start));
 	header.checksum = 0;
 	memcpy(area->bytes + start, &header, sizeof(header));
-	header.checksum = checksum(area->bytes + start, area->used - start);
+	header.checksum = boot_checksum(area->bytes + start, area->used - start);
 	memcpy(area->bytes + start, &header, sizeof(header));
 }
 
@@ -280,9 +272,9 @@ void acpi_write(const struct guest_mem *mem, const struct boot_machine *machine)
 		.xsdt = le64_make(LAYOUT_ACPI + xsdt),
 	};
 	memcpy(area.bytes, &rsdp, sizeof(rsdp));
-	rsdp.checksum = checksum(area.bytes, 20);
+	rsdp.checksum = boot_checksum(area.bytes, 20);
 	memcpy(area.bytes, &rsdp, sizeof(rsdp));
-	rsdp.extended_checksum = checksum(area.bytes, sizeof(rsdp));
+	rsdp.extended_checksum = boot_checksum(area.bytes, sizeof(rsdp));
 	memcpy(area.bytes, &rsdp, sizeof(rsdp));
 
 	const int result = guest_write(mem, LAYOUT_ACPI, area.bytes, area.used);

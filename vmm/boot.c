@@ -70,6 +70,14 @@ static void build_memory_map(const struct guest_mem *mem, struct memory_map *map
 		map_add(map, mem->regions[i].start, mem->regions[i].start + mem->regions[i].size_bytes, E820_RAM);
 }
 
+uint8_t boot_checksum(const uint8_t *bytes, size_t length)
+{
+	uint8_t sum = 0;
+	for (size_t i = 0; i < length; i++)
+		sum = (uint8_t)(sum + bytes[i]);
+	return (uint8_t)-sum;
+}
+
 /* The structures below lie under 1 MiB, which guest_mem_create() made RAM for every size that main lets through. */
 static void put(const struct guest_mem *mem, gpa_t at, const void *from, size_t length)
 {

@@ -39,6 +39,9 @@ int boot_prepare(const struct guest_mem *mem, const struct kernel_image *kernel,
 void boot_set_registers(const struct kernel_image *kernel, enum boot_protocol protocol,
 			struct kvm_regs *regs, struct kvm_sregs *sregs);
 
+/* What makes the bytes add up to 0 when it stands in the checksum field among them, which holds 0 now: MP and ACPI tables. */
+uint8_t boot_checksum(const uint8_t *bytes, size_t length);
+
 /* mptable.c: writes the MP floating pointer and configuration table (Intel MultiProcessor Specification 1.4) at LAYOUT_EBDA. */
 void mptable_write(const struct guest_mem *mem, const struct boot_machine *machine);
 

@@ -93,14 +93,6 @@ static void append(struct mp_table *table, const void *entry, size_t length)
 	table->entries++;
 }
 
-static uint8_t checksum(const uint8_t *bytes, size_t length)
-{
-	uint8_t sum = 0;
-	for (size_t i = 0; i < length; i++)
-		sum = (uint8_t)(sum + bytes[i]);
-	return (uint8_t)-sum;
-}
-
 static void append_interrupts(struct mp_table *table, uint8_t ioapic_id)
 {
 	for (uint8_t pin = 0; pin < IOAPIC_PINS; pin++) {
@@ -148,7 +140,7 @@ void mptable_write(const struct guest_mem *mem, const struct boot_machine *machi
 		.lapic = le32_make((uint32_t)LAYOUT_LAPIC),
 	};
 	memcpy(table.bytes + header_at, &header, sizeof(header));
-	header.checksum = checksum(table.bytes + header_at, table.used - header_at);
+	header.checksum = boot_checksum(table.bytes + header_at, table.used - header_at);
 	memcpy(table.bytes + header_at, &header, sizeof(header));
 
 	struct mp_floating floating = {
@@ -158,7 +150,7 @@ void mptable_write(const struct guest_mem *mem, const struct boot_machine *machi
 		.revision = 4,
 	};
 	memcpy(table.bytes, &floating, sizeof(floating));
-	floating.checksum = checksum(table.bytes, sizeof(floating));
+	floating.checksum = boot_checksum(table.bytes, sizeof(floating));
 	memcpy(table.bytes, &floating, sizeof(floating));
 
 	const int result = guest_write(mem, LAYOUT_EBDA, table.bytes, table.used);
