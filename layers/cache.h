@@ -3,7 +3,9 @@
  *
  *   CACHE/lock            taken by byte range, one byte for each entry: see cache_lock()
  *   CACHE/layers/SHA256   a layer that was compressed, inflated; the name is the digest of the compressed file
- *   CACHE/digests/DEV-INO what the digest of that layer file was when it had this size and these times
+ *   CACHE/digests/DEV-INO what the digest of that layer file was when it had this size and these times; -OFFSET behind it: of a
+ *                         blob in an archive
+ *   CACHE/images/KEY      what an image consists of: layers, digests that were verified, configuration (image_memory.c)
  *   CACHE/trees/KEY       the merged tree of a stack of layer files
  *   CACHE/kernels/SHA256  the unpacked payload of a bzImage; the name is the digest of the bzImage (vmm/kernel_image.c)
  *
@@ -19,6 +21,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "base/error.h"
@@ -95,13 +98,72 @@ uint64_t cache_checksum(uint64_t seed, const void *data, size_t length);
 
 #define DIGEST_BYTES 32u
 
+/* The part of a file in which a layer lies: all of it, or a blob in an archive. */
+struct file_range {
+	int fd;                /* borrowed */
+	const struct stat *st; /* borrowed: the file's state when it was opened */
+	uint64_t offset, length;
+};
+
+/* What an image says of a layer. */
+struct expected_digests {
+	uint8_t digest[DIGEST_BYTES]; /* of the blob as it is stored; all zero: not told */
+	uint8_t diff_id[DIGEST_BYTES]; /* of the tar; all zero: not told */
+};
+
+static inline bool digest_is_told(const uint8_t digest[DIGEST_BYTES])
+{
+	static const uint8_t zeroes[DIGEST_BYTES];
+	return memcmp(digest, zeroes, DIGEST_BYTES) != 0;
+}
+
 /*
- * Finds or makes the inflated form of the gzip file `fd` (its state: `st`) in the cache. On success `inflated` is a new descriptor
- * whose first `size_bytes` are the inflated bytes, and `digest` the compressed file's SHA-256. Returns 0, or -errno with a line
- * that says what is wrong with the file or with the cache.
+ * Compares with what an image says, when it says something. `what`: "digest" or "diffID". Returns 0, or -EBADMSG with a line that
+ * has both.
  */
-int inflated_open(const struct cache *cache, int fd, const struct stat *st, int *inflated, uint64_t *size_bytes,
-		  uint8_t digest[DIGEST_BYTES], struct error *err);
+int digest_compare(const uint8_t expected[DIGEST_BYTES], const uint8_t found[DIGEST_BYTES], const char *what, struct error *err);
+
+#define DIGEST_HEX_BYTES (2 * DIGEST_BYTES + 1)
+
+void digest_hex(const uint8_t digest[DIGEST_BYTES], char hex[DIGEST_HEX_BYTES]);
+
+/* Hashes the range. Returns 0 or -errno with a line. */
+int digest_compute(const struct file_range *range, uint8_t digest[DIGEST_BYTES], struct error *err);
+
+/*
+ * The SHA-256 of the range: remembered in the cache (`remembered` is set), or computed. Returns 0 or -errno with a line.
+ */
+int range_digest_find(const struct cache *cache, const struct file_range *range, uint8_t digest[DIGEST_BYTES], bool *remembered,
+		      struct error *err);
+
+/* Remembers it for the file in that state. Best effort: without it the range is hashed again next time. */
+void range_digest_remember(const struct cache *cache, const struct file_range *range, const uint8_t digest[DIGEST_BYTES]);
+
+/* The same for a whole file. */
+static inline int digest_find(const struct cache *cache, int fd, const struct stat *st, uint8_t digest[DIGEST_BYTES],
+			      bool *remembered, struct error *err)
+{
+	const struct file_range all = { fd, st, 0, (uint64_t)st->st_size };
+	return range_digest_find(cache, &all, digest, remembered, err);
+}
+
+static inline void digest_remember(const struct cache *cache, const struct stat *st, const uint8_t digest[DIGEST_BYTES])
+{
+	const struct file_range all = { -1, st, 0, (uint64_t)st->st_size };
+	range_digest_remember(cache, &all, digest);
+}
+
+struct codec;
+
+/*
+ * Finds or makes the inflated form of what `codec` compressed in the cache, and makes sure that it is what `expected` says (a
+ * diffID is computed once for an entry of the cache). On success `inflated` is a new descriptor whose first `size_bytes` are the
+ * inflated bytes, and `digest` the compressed range's SHA-256. Returns 0, or -errno with a line that says what is wrong with the
+ * file or with the cache.
+ */
+int inflated_open(const struct cache *cache, const struct file_range *from, const struct codec *codec,
+		  const struct expected_digests *expected, int *inflated, uint64_t *size_bytes, uint8_t digest[DIGEST_BYTES],
+		  struct error *err);
 
 /* The same for a known digest and only if it is there. Returns the descriptor or -errno. */
 int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], uint64_t *size_bytes);
@@ -109,21 +171,18 @@ int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_B
 /* Of an inflated layer, as cache_checksum() is chained over it. */
 #define INFLATED_CHUNK_BYTES (256u << 10)
 
-/*
- * Inflates all members of the gzip file `from` to the file `to`, from its start; `size_bytes` is how much it was, `checksum` chains
- * cache_checksum() over its chunks. Returns 0; -EINVAL (corrupt), -ENODATA (truncated) or an I/O error with a line that names the
- * byte of the compressed file. `to_name`: for messages.
- */
-int gzip_inflate_file(int from, int to, const char *to_name, uint64_t *size_bytes, uint64_t *checksum, struct error *err);
+struct inflated_sums {
+	bool with_diff_id;     /* in: whether diff_id is wanted */
+	uint64_t size_bytes;
+	uint64_t checksum;     /* cache_checksum() chained over its chunks */
+	uint8_t diff_id[DIGEST_BYTES];
+};
 
 /*
- * The SHA-256 of the file `fd`, whose state is `st`: remembered in the cache (`remembered` is set), or computed. Returns 0 or
- * -errno with a line.
+ * Inflates all members of the range to the file `to`, from its start. Returns 0; -EINVAL (corrupt), -ENODATA (truncated), -EFBIG
+ * (needs too much memory) or an I/O error with a line that names the byte of the compressed range. `to_name`: for messages.
  */
-int digest_find(const struct cache *cache, int fd, const struct stat *st, uint8_t digest[DIGEST_BYTES], bool *remembered,
-		struct error *err);
-
-/* Remembers it for the file in that state. Best effort: without it the file is hashed again next time. */
-void digest_remember(const struct cache *cache, const struct stat *st, const uint8_t digest[DIGEST_BYTES]);
+int inflate_file(const struct file_range *from, const struct codec *codec, int to, const char *to_name, struct inflated_sums *sums,
+		 struct error *err);
 
 #endif

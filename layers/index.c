@@ -15,7 +15,7 @@
 
 #define INDEX_MAGIC 0x31786564696d7674 /* "tvmidex1", and the byte order */
 /* Raise it with every change of what the file holds, and of what the merge or the tar reader make of a layer. */
-#define INDEX_VERSION 1u
+#define INDEX_VERSION 2u
 
 #define TREES_BYTES_MAX ((uint64_t)512 << 20)
 
@@ -50,7 +50,13 @@ static int make_key(struct array *key, const struct layer_file *layers, size_t l
 	int ret = array_append(key, counts, sizeof(counts));
 	for (size_t i = 0; i < layer_count && !ret; i++) {
 		const struct file_identity identity = file_identity_of(&layers[i].st);
+		const uint64_t range[2] = { layers[i].offset, layers[i].length };
 		ret = array_append(key, &identity, sizeof(identity));
+		if (!ret)
+			ret = array_append(key, range, sizeof(range));
+		/* A tree that was made without looking at digests says nothing about them. */
+		if (!ret)
+			ret = array_append(key, &layers[i].expected, sizeof(layers[i].expected));
 	}
 	for (size_t i = 0; i < file_count && !ret; i++) {
 		static const char zeroes[8];
@@ -133,7 +139,7 @@ static int open_sources(struct tree *tree, const struct cache *cache, const stru
 	for (size_t i = 0; i < layer_count + file_count; i++) {
 		struct tree_source *source = &tree->sources[tree->source_count++];
 		const bool memory = i >= layer_count;
-		*source = (struct tree_source){ .fd = -1, .name = strdup(memory ? files[i - layer_count].path : layers[i].path) };
+		*source = (struct tree_source){ .fd = -1, .name = strdup(memory ? files[i - layer_count].path : layers[i].name) };
 		if (!source->name)
 			return -ENOMEM;
 		if (memory) {

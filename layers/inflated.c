@@ -27,26 +27,20 @@
 
 #include "layers/cache.h"
 
-#define DIGEST_HEX_BYTES (2 * DIGEST_BYTES + 1)
 #define PAYLOAD_ALIGN 4096u
 
-static const char foot_magic[8] = "trvmmly1";
+static const char foot_magic[8] = "trvmmly2";
 
 struct foot {
 	char magic[8];
 	uint8_t digest[DIGEST_BYTES];
+	uint8_t diff_id[DIGEST_BYTES]; /* the SHA-256 of the payload; all zero: nobody asked for it yet */
 	uint64_t payload_bytes;
 	uint64_t payload_checksum; /* cache_checksum() chained over chunks of INFLATED_CHUNK_BYTES */
 	uint8_t boot_id[BOOT_ID_BYTES]; /* the boot in which it was written; all zero: known to be on the disk */
 	uint64_t checksum;     /* of the fields before */
 };
-_Static_assert(sizeof(struct foot) == 80, "the foot is written as it is, without padding");
-
-static void digest_hex(const uint8_t digest[DIGEST_BYTES], char hex[DIGEST_HEX_BYTES])
-{
-	for (unsigned i = 0; i < DIGEST_BYTES; i++)
-		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-}
+_Static_assert(sizeof(struct foot) == 112, "the foot is written as it is, without padding");
 
 static uint64_t digest_number(const uint8_t digest[DIGEST_BYTES])
 {
@@ -118,15 +112,14 @@ static int verify_payload(int fd, const struct foot *foot)
 	return ret ? ret : checksum == foot->payload_checksum ? 0 : -EBADMSG;
 }
 
-/* Says in the foot that the file is on the disk. Failing leaves it as it is, or to be made anew. */
-static void mark_safe(const struct cache *cache, const char *name, struct foot *foot)
+/* Writes what was learned into the foot of an entry. Failing leaves it as it is, or to be made anew. */
+static void rewrite_foot(const struct cache *cache, struct foot *foot)
 {
-	char path[128];
-	snprintf(path, sizeof(path), "layers/%s", name);
+	char path[128] = "layers/";
+	digest_hex(foot->digest, path + strlen(path));
 	const int fd = openat(cache->fd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return;
-	memset(foot->boot_id, 0, sizeof(foot->boot_id));
 	write_foot(fd, foot);
 	close(fd);
 }
@@ -159,41 +152,43 @@ int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_B
 	return fd;
 }
 
-/* The same, but an entry of an earlier boot is verified and from then on trusted. The entry's lock is held. */
-static int open_verified(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], uint64_t *size_bytes)
+/*
+ * Opens the entry and reads its foot; one of an earlier boot is verified and from then on trusted. The entry's lock is held.
+ * Returns the descriptor or -errno.
+ */
+static int open_verified(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], struct foot *foot)
 {
-	struct foot foot;
-	const int fd = open_entry(cache, digest, &foot);
-	if (fd < 0)
+	const int fd = open_entry(cache, digest, foot);
+	if (fd < 0 || is_safe(foot))
 		return fd;
-	if (!is_safe(&foot)) {
-		const int ret = verify_payload(fd, &foot);
-		if (ret) {
-			close(fd);
-			return ret;
-		}
-		char name[DIGEST_HEX_BYTES];
-		digest_hex(digest, name);
-		mark_safe(cache, name, &foot);
+	const int ret = verify_payload(fd, foot);
+	if (ret) {
+		close(fd);
+		return ret;
 	}
-	*size_bytes = foot.payload_bytes;
+	memset(foot->boot_id, 0, sizeof(foot->boot_id)); /* it is on the disk */
+	rewrite_foot(cache, foot);
 	return fd;
 }
 
 /* Inflates to `to` and ends the file. */
-static int write_entry(const struct cache *cache, int from, const struct stat *st, int to, const uint8_t digest[DIGEST_BYTES],
-		       struct error *err)
+static int write_entry(const struct cache *cache, const struct file_range *from, const struct codec *codec, bool with_diff_id,
+		       int to, const uint8_t digest[DIGEST_BYTES], struct error *err)
 {
 	struct foot foot = { 0 };
-	memcpy(foot.magic, foot_magic, sizeof(foot_magic));
-	memcpy(foot.digest, digest, DIGEST_BYTES);
-	int ret = gzip_inflate_file(from, to, cache->path, &foot.payload_bytes, &foot.payload_checksum, err);
+	struct inflated_sums sums = { .with_diff_id = with_diff_id };
+	int ret = inflate_file(from, codec, to, cache->path, &sums, err);
 	struct stat now;
-	if (!ret && (fstat(from, &now) || now.st_size != st->st_size || now.st_mtim.tv_sec != st->st_mtim.tv_sec ||
-		     now.st_mtim.tv_nsec != st->st_mtim.tv_nsec))
+	if (!ret && (fstat(from->fd, &now) || now.st_size != from->st->st_size || now.st_mtim.tv_sec != from->st->st_mtim.tv_sec ||
+		     now.st_mtim.tv_nsec != from->st->st_mtim.tv_nsec))
 		ret = error_set(err, -EBUSY, "was changed while it was read: start again when it is complete");
 	if (ret)
 		return ret;
+	memcpy(foot.magic, foot_magic, sizeof(foot_magic));
+	memcpy(foot.digest, digest, DIGEST_BYTES);
+	memcpy(foot.diff_id, sums.diff_id, DIGEST_BYTES);
+	foot.payload_bytes = sums.size_bytes;
+	foot.payload_checksum = sums.checksum;
 	/* Where boots cannot be told apart, zeroes are the truth only after a sync. */
 	if (!boot_id_read(foot.boot_id)) {
 		memset(foot.boot_id, 0, sizeof(foot.boot_id));
@@ -213,8 +208,8 @@ static void trim(const struct cache *cache)
 }
 
 /* Inflates into the cache; the entry's lock is held. Returns a descriptor of the new file or -errno. */
-static int make_entry(const struct cache *cache, int fd, const struct stat *st, const uint8_t digest[DIGEST_BYTES],
-		      uint64_t *size_bytes, struct error *err)
+static int make_entry(const struct cache *cache, const struct file_range *from, const struct codec *codec, bool with_diff_id,
+		      const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
 	char name[DIGEST_HEX_BYTES];
 	struct cache_file file;
@@ -223,7 +218,7 @@ static int make_entry(const struct cache *cache, int fd, const struct stat *st, 
 	int ret = cache_create(cache, "layers", name, &file);
 	if (ret)
 		return error_set(err, ret, "cannot create a file in the cache %s: %s", cache->path, strerror(-ret));
-	ret = write_entry(cache, fd, st, file.fd, digest, err);
+	ret = write_entry(cache, from, codec, with_diff_id, file.fd, digest, err);
 	if (ret) {
 		cache_drop(&file);
 		return ret;
@@ -233,33 +228,69 @@ static int make_entry(const struct cache *cache, int fd, const struct stat *st, 
 		return error_set(err, written, "cannot name a file in the cache %s: %s", cache->path, strerror(-written));
 	/* What the guest's disk reads from later must not be writable. */
 	close(written);
-	const int inflated = open_verified(cache, digest, size_bytes);
-	return inflated >= 0 ? inflated : error_set(err, inflated, "cannot open layers/%s in the cache %s: %s", name, cache->path,
-						    strerror(-inflated));
+	const int inflated = open_verified(cache, digest, foot);
+	return inflated >= 0
+		   ? inflated
+		   : error_set(err, inflated, "cannot open layers/%s in the cache %s: %s", name, cache->path, strerror(-inflated));
 }
 
-int inflated_open(const struct cache *cache, int fd, const struct stat *st, int *inflated, uint64_t *size_bytes,
-		  uint8_t digest[DIGEST_BYTES], struct error *err)
+/* Computes the diffID of an entry that was made when nobody asked for it. */
+static int add_diff_id(const struct cache *cache, int fd, struct foot *foot, struct error *err)
 {
+	const struct file_range payload = { .fd = fd, .length = foot->payload_bytes };
+	const int ret = digest_compute(&payload, foot->diff_id, err);
+	if (!ret)
+		rewrite_foot(cache, foot);
+	return ret;
+}
+
+/* With the entry's lock, so that it is made once. Another run may have made it while this one waited. */
+static int find_or_make(const struct cache *cache, const struct file_range *from, const struct codec *codec, bool with_diff_id,
+			const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
+{
+	const int lock = cache_lock(cache, digest_number(digest));
+	if (lock < 0)
+		return error_set(err, lock, "cannot lock the cache %s: %s", cache->path, strerror(-lock));
+	int found = open_verified(cache, digest, foot);
+	if (found < 0)
+		found = make_entry(cache, from, codec, with_diff_id, digest, foot, err);
+	const int ret = found >= 0 && with_diff_id && !digest_is_told(foot->diff_id) ? add_diff_id(cache, found, foot, err) : 0;
+	close(lock);
+	if (!ret)
+		return found;
+	close(found);
+	return ret;
+}
+
+int inflated_open(const struct cache *cache, const struct file_range *from, const struct codec *codec,
+		  const struct expected_digests *expected, int *inflated, uint64_t *size_bytes, uint8_t digest[DIGEST_BYTES],
+		  struct error *err)
+{
+	const bool with_diff_id = digest_is_told(expected->diff_id);
 	bool remembered;
-	const int ret = digest_find(cache, fd, st, digest, &remembered, err);
+	struct foot foot;
+	int ret = range_digest_find(cache, from, digest, &remembered, err);
+	if (!ret)
+		ret = digest_compare(expected->digest, digest, "digest", err);
 	if (ret)
 		return ret;
-	int found = inflated_open_known(cache, digest, size_bytes);
-	if (found < 0) {
-		const int lock = cache_lock(cache, digest_number(digest));
-		if (lock < 0)
-			return error_set(err, lock, "cannot lock the cache %s: %s", cache->path, strerror(-lock));
-		/* Another run may have made it while this one waited. */
-		found = open_verified(cache, digest, size_bytes);
-		if (found < 0)
-			found = make_entry(cache, fd, st, digest, size_bytes, err);
-		close(lock);
-		if (found < 0)
-			return found;
+	int found = open_entry(cache, digest, &foot);
+	if (found >= 0 && (!is_safe(&foot) || (with_diff_id && !digest_is_told(foot.diff_id)))) {
+		close(found);
+		found = -EAGAIN;
+	}
+	if (found < 0)
+		found = find_or_make(cache, from, codec, with_diff_id, digest, &foot, err);
+	if (found < 0)
+		return found;
+	ret = digest_compare(expected->diff_id, foot.diff_id, "diffID", err);
+	if (ret) {
+		close(found);
+		return ret;
 	}
 	if (!remembered)
-		digest_remember(cache, st, digest);
+		range_digest_remember(cache, from, digest);
 	*inflated = found;
+	*size_bytes = foot.payload_bytes;
 	return 0;
 }

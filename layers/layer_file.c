@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -11,7 +12,9 @@
 
 static int open_file(struct layer_file *layer, const char *path, struct error *err)
 {
-	*layer = (struct layer_file){ .path = path };
+	*layer = (struct layer_file){ .fd = -1, .name = strdup(path) };
+	if (!layer->name)
+		return error_set(err, -ENOMEM, "out of memory");
 	/* Not to wait for a writer when it is a fifo. */
 	layer->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (layer->fd < 0)
@@ -24,6 +27,7 @@ static int open_file(struct layer_file *layer, const char *path, struct error *e
 		return error_set(err, -EINVAL, "is no regular file, and a layer is read many times: copy it to one");
 	if (layer->st.st_size == 0)
 		return error_set(err, -EINVAL, "is empty");
+	layer->length = (uint64_t)layer->st.st_size;
 	return 0;
 }
 
@@ -38,21 +42,38 @@ void layer_file_close(struct layer_file *layer)
 	if (layer->fd >= 0)
 		close(layer->fd);
 	layer->fd = -1;
+	free(layer->name);
+	layer->name = NULL;
+}
+
+struct file_range layer_file_range(const struct layer_file *layer)
+{
+	return (struct file_range){ layer->fd, &layer->st, layer->offset, layer->length };
 }
 
 int layer_file_error(const struct layer_file *layer, int code, struct error *err)
 {
 	char quoted[512];
-	return error_prefix(err, code, "layer %s", error_quote(quoted, sizeof(quoted), layer->path, strlen(layer->path)));
+	return error_prefix(err, code, "layer %s",
+			    layer->name ? error_quote(quoted, sizeof(quoted), layer->name, strlen(layer->name)) : "?");
 }
 
-static int merge(struct tree_builder *builder, int fd, uint64_t size, uint32_t source, struct error *err)
+/* The tree counts from the file's start, the reader from the layer's. */
+static void move_extents(struct tar_reader *reader, const struct tar_entry *entry, uint64_t offset)
+{
+	struct tree_extent *extents = (struct tree_extent *)(void *)reader->extents.data;
+	for (uint32_t i = 0; offset && i < entry->extent_count; i++)
+		extents[i].source_offset += offset;
+}
+
+static int merge(struct tree_builder *builder, int fd, uint64_t offset, uint64_t size, uint32_t source, struct error *err)
 {
 	struct tar_reader reader;
 	struct tar_entry entry;
 	int ret;
-	tar_open(&reader, fd, NULL, size);
+	tar_open_at(&reader, fd, offset, size);
 	while ((ret = tar_next(&reader, &entry, err)) > 0) {
+		move_extents(&reader, &entry, offset);
 		ret = builder_merge(builder, &entry, source, err);
 		if (ret) {
 			char quoted[256];
@@ -68,13 +89,14 @@ static int merge(struct tree_builder *builder, int fd, uint64_t size, uint32_t s
 int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err)
 {
 	uint32_t source;
+	const uint64_t offset = layer->inflated ? 0 : layer->offset;
 	int ret = builder_begin_layer(builder, err);
-	if (!ret && builder_add_source(builder, layer->fd, NULL, layer->tar_bytes, layer->path, &source))
+	if (!ret && builder_add_source(builder, layer->fd, NULL, offset + layer->tar_bytes, layer->name, &source))
 		ret = error_set(err, -ENOMEM, "out of memory");
 	if (!ret) {
 		const int fd = layer->fd;
 		layer->fd = -1;
-		ret = merge(builder, fd, layer->tar_bytes, source, err);
+		ret = merge(builder, fd, offset, layer->tar_bytes, source, err);
 	}
 	return ret ? layer_file_error(layer, ret, err) : 0;
 }

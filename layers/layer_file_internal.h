@@ -10,11 +10,13 @@
 #include "layers/layers.h"
 
 struct layer_file {
-	const char *path;      /* borrowed */
+	char *name;            /* owned: the path, for a layer of an image with more behind it; for messages */
 	int fd;                /* owned: the file itself, and after layer_file_unpack() where its tar can be read; -1: given away */
 	struct stat st;        /* of the file itself */
+	uint64_t offset, length; /* where in it the layer lies: all of it, or a blob in an archive */
+	struct expected_digests expected; /* what an image says of it */
 	uint64_t tar_bytes;    /* after layer_file_unpack() */
-	bool compressed;       /* with gzip */
+	const struct codec *codec; /* borrowed: its compression; NULL: none */
 	bool inflated;         /* the tar lies in the cache, under `digest` */
 	uint8_t digest[DIGEST_BYTES];
 };
@@ -22,6 +24,9 @@ struct layer_file {
 /* Opens the file. This and the functions below return 0, or -errno with a line that begins with "layer PATH: ". */
 int layer_file_open(struct layer_file *layer, const char *path, struct error *err);
 void layer_file_close(struct layer_file *layer);
+
+/* The part of the file that is the layer, before layer_files_unpack(). Borrows from `layer`. */
+struct file_range layer_file_range(const struct layer_file *layer);
 
 /* Puts that beginning before a line. Returns `code`. */
 int layer_file_error(const struct layer_file *layer, int code, struct error *err);

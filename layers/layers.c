@@ -8,18 +8,18 @@
 
 #include "layers/builder_internal.h"
 #include "layers/index_internal.h"
-#include "layers/layer_file_internal.h"
+#include "layers/stack_internal.h"
 
 int layers_apply_file(struct tree_builder *builder, const char *path, const char *cache_dir, struct error *err)
 {
 	struct cache cache = { .fd = -1 };
-	struct layer_file layer;
-	int ret = layer_file_open(&layer, path, err);
+	struct stack stack;
+	int ret = stack_open(&stack, &path, 1, &cache, err);
 	if (!ret)
-		ret = layer_files_unpack(&layer, 1, &cache, cache_dir, err);
-	if (!ret)
-		ret = layer_file_merge(&layer, builder, err);
-	layer_file_close(&layer);
+		ret = layer_files_unpack(stack.layers, stack.layer_count, &cache, cache_dir, err);
+	for (size_t i = 0; i < stack.layer_count && !ret; i++)
+		ret = layer_file_merge(&stack.layers[i], builder, err);
+	stack_close(&stack);
 	cache_close(&cache);
 	return ret;
 }
@@ -63,36 +63,33 @@ static int build(struct layer_file *layers, size_t layer_count, const struct lay
 }
 
 /* The tree was not in the cache: reads the layers, and saves it for the next time. */
-static int build_and_save(struct cache *cache, const char *cache_dir, struct layer_file *layers, size_t layer_count,
+static int build_and_save(struct cache *cache, const char *cache_dir, const struct stack *stack,
 			  const struct layers_memory_file *files, size_t file_count, struct tree **tree, struct error *err)
 {
-	int ret = layer_files_unpack(layers, layer_count, cache, cache_dir, err);
+	int ret = layer_files_unpack(stack->layers, stack->layer_count, cache, cache_dir, err);
 	if (!ret)
-		ret = build(layers, layer_count, files, file_count, tree, err);
+		ret = build(stack->layers, stack->layer_count, files, file_count, tree, err);
 	if (!ret && cache->fd >= 0)
-		index_save(cache, layers, layer_count, files, file_count, *tree);
+		index_save(cache, stack->layers, stack->layer_count, files, file_count, *tree);
 	return ret;
 }
 
-int layers_load(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
-		const char *cache_dir, struct tree **tree, struct error *err)
+int layers_load_image(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
+		      const char *cache_dir, struct tree **tree, struct image_config *config, struct error *err)
 {
 	struct cache cache = { .fd = -1 };
-	struct layer_file *layers = calloc(path_count + 1, sizeof(*layers));
-	size_t opened = 0;
-	int ret = layers ? 0 : error_set(err, -ENOMEM, "out of memory");
-	for (; !ret && opened < path_count; opened++)
-		ret = layer_file_open(&layers[opened], paths[opened], err);
+	struct stack stack;
+	/* Without a cache it is only slower; who cannot do without (a compressed layer) will say so. */
+	cache_open(&cache, cache_dir, NULL);
+	int ret = stack_open(&stack, paths, path_count, &cache, err);
+	if (!ret && (cache.fd < 0 || index_load(&cache, stack.layers, stack.layer_count, files, file_count, tree)))
+		ret = build_and_save(&cache, cache_dir, &stack, files, file_count, tree, err);
 	if (!ret) {
-		/* Without a cache it is only slower; who cannot do without (a compressed layer) will say so. */
-		const bool found = cache_open(&cache, cache_dir, NULL) == 0 &&
-				   index_load(&cache, layers, path_count, files, file_count, tree) == 0;
-		if (!found)
-			ret = build_and_save(&cache, cache_dir, layers, path_count, files, file_count, tree, err);
+		stack_remember(&stack, &cache);
+		if (config)
+			stack_take_config(&stack, config);
 	}
-	for (size_t i = 0; i < opened; i++)
-		layer_file_close(&layers[i]);
-	free(layers);
+	stack_close(&stack);
 	cache_close(&cache);
 	return ret;
 }

@@ -6,8 +6,11 @@
  * are followed for parents, 40 at most, ".." stops at the root). The merge happens in memory: a hostile layer has no host path to
  * traverse. File contents stay where they are.
  *
- * Formats are known by content, not by name: tar (v7, ustar, PAX, GNU), gzip around it (inflated once into the cache).
- * Specifications: OCI image-spec layer.md; POSIX pax interchange format; GNU tar manual, "Basic Tar Format".
+ * Formats are known by content, not by name: tar (v7, ustar, PAX, GNU); gzip, zstd, xz or bzip2 around it (inflated once into the
+ * cache); images, which are several layers and a configuration: an OCI layout (a directory, or a tar of it) and what `docker save`
+ * writes. An image in a layout of several is given as PATH:REFERENCE ("images:debian:12"), or else it is the first for linux/amd64;
+ * digests and diffIDs are verified. Specifications: OCI image-spec; POSIX pax interchange format; GNU tar manual, "Basic Tar
+ * Format".
  */
 #ifndef TRVMM_LAYERS_LAYERS_H
 #define TRVMM_LAYERS_LAYERS_H
@@ -27,23 +30,43 @@ struct layers_memory_file {
 	size_t length;
 };
 
+/* What an image says about running it: https://github.com/opencontainers/image-spec/blob/main/config.md. All of it is owned. */
+struct image_config {
+	char **env;            /* NAME=VALUE, ends with NULL; NULL: not given, as with all below */
+	char **entrypoint, **command;
+	char *working_dir;
+	char *user;            /* "name", "uid", "name:group", "uid:gid" */
+};
+
+/* Frees what is in it; all is NULL afterwards. */
+void image_config_free(struct image_config *config);
+
 /*
- * The merged tree of the layer files in `paths`, bottom first, with `files` on top, in one call. This is what a run wants: the
- * first time a stack of layers is seen its tree is saved in the cache, and the next time it is mapped from there and no header is
- * read.
+ * The merged tree of the layers in `paths` (files, or images with PATH:REFERENCE), bottom first, with `files` on top, in one call.
+ * This is what a run wants: the first time a stack of layers is seen its tree is saved in the cache, and the next time it is mapped
+ * from there and no header is read.
  *
- * Layers are known by device, inode, size and times; one that was touched is read again. `cache_dir`: see layers_apply_file(). A
- * cache that cannot be used is an error only when a compressed layer needs it. Returns 0 or -errno with one line in `err`.
+ * `config` (or NULL) receives the configuration of the topmost image; all NULL when none of the layers is an image. The caller
+ * frees it. Layers are known by device, inode, size and times; one that was touched is read again. `cache_dir`: see
+ * layers_apply_file(). A cache that cannot be used is an error only when a compressed layer or an image needs it. Returns 0 or
+ * -errno with one line in `err`.
  */
-int layers_load(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
-		const char *cache_dir, struct tree **tree, struct error *err);
+int layers_load_image(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
+		      const char *cache_dir, struct tree **tree, struct image_config *config, struct error *err);
+
+/* The same without the configuration. */
+static inline int layers_load(const char *const *paths, size_t path_count, const struct layers_memory_file *files,
+			      size_t file_count, const char *cache_dir, struct tree **tree, struct error *err)
+{
+	return layers_load_image(paths, path_count, files, file_count, cache_dir, tree, NULL, err);
+}
 
 /* An empty tree: a root directory, mode 0755, owner 0:0, time 0. Returns NULL when memory is out. */
 struct tree_builder *tree_builder_create(void);
 void tree_builder_destroy(struct tree_builder *builder);
 
 /*
- * Applies the layer in file `path` on top of what is there. `cache_dir` is where compressed layers are inflated to (created when
+ * Applies the layer or image `path` on top of what is there. `cache_dir` is where compressed layers are inflated to (created when
  * missing, mode 0700); NULL: the default, $XDG_CACHE_HOME/trvmm or $HOME/.cache/trvmm. Returns 0, or -errno with one line in `err`
  * that begins with "layer PATH: ". The builder is unusable after a failure.
  */

@@ -11,6 +11,12 @@ void tar_open(struct tar_reader *reader, int fd, const uint8_t *memory, uint64_t
 	window_open(&reader->window, fd, memory, size);
 }
 
+void tar_open_at(struct tar_reader *reader, int fd, uint64_t base, uint64_t size)
+{
+	tar_open(reader, fd, NULL, size);
+	reader->window.base = base;
+}
+
 void tar_close(struct tar_reader *reader)
 {
 	window_close(&reader->window);

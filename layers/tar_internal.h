@@ -129,6 +129,8 @@ struct tar_reader {
 
 /* Starts on an archive of `size` bytes: those of `fd`, or of `memory` when fd is -1; both are borrowed. */
 void tar_open(struct tar_reader *reader, int fd, const uint8_t *memory, uint64_t size);
+/* The same for an archive that begins at `base` of the file. Offsets in entries count from there. */
+void tar_open_at(struct tar_reader *reader, int fd, uint64_t base, uint64_t size);
 void tar_close(struct tar_reader *reader);
 
 /*

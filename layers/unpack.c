@@ -11,38 +11,48 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "layers/codec_internal.h"
 #include "layers/layer_file_internal.h"
 
 #define THREADS_MAX 16u
 
-/* Formats by how they begin. What is neither of these is taken for a tar, and the tar reader has the last word. */
+/* Formats by how they begin. What is compressed in no known way is taken for a tar, and the tar reader has the last word. */
 static int recognise(struct layer_file *layer, struct error *err)
 {
-	static const struct {
-		const char *magic;
-		size_t length;
-		const char *what;
-	} unsupported[] = {
-		{ "\x28\xb5\x2f\xfd", 4, "is compressed with zstd, which is not supported yet: unpack it with zstd -d" },
-		{ "\xfd" "7zXZ", 5, "is compressed with xz, which is not supported yet: unpack it with xz -d" },
-		{ "BZh", 3, "is compressed with bzip2, which is not supported yet: unpack it with bzip2 -d" },
-	};
-	char head[8] = { 0 };
-	if (pread(layer->fd, head, sizeof(head), 0) < 0)
+	uint8_t head[8] = { 0 };
+	if (pread(layer->fd, head, layer->length < sizeof(head) ? layer->length : sizeof(head), (off_t)layer->offset) < 0)
 		return error_set(err, -errno, "cannot be read: %s", strerror(errno));
-	for (size_t i = 0; i < sizeof(unsupported) / sizeof(unsupported[0]); i++) {
-		if (memcmp(head, unsupported[i].magic, unsupported[i].length) == 0)
-			return error_set(err, -ENOTSUP, "%s", unsupported[i].what);
-	}
-	layer->compressed = memcmp(head, "\x1f\x8b", 2) == 0;
-	layer->tar_bytes = (uint64_t)layer->st.st_size;
+	layer->codec = codec_find(head);
+	layer->tar_bytes = layer->length;
 	return 0;
+}
+
+/* An image's layer that is not compressed is read where it is, when it is what the image says. */
+static int verify(struct layer_file *layer, const struct cache *cache, struct error *err)
+{
+	const struct file_range range = layer_file_range(layer);
+	uint8_t digest[DIGEST_BYTES];
+	bool remembered;
+	int ret = range_digest_find(cache, &range, digest, &remembered, err);
+	if (!ret)
+		ret = digest_compare(layer->expected.digest, digest, "digest", err);
+	if (!ret)
+		ret = digest_compare(layer->expected.diff_id, digest, "diffID", err);
+	if (!ret && !remembered)
+		range_digest_remember(cache, &range, digest);
+	return ret;
+}
+
+static bool needs_work(const struct layer_file *layer)
+{
+	return layer->codec || digest_is_told(layer->expected.digest) || digest_is_told(layer->expected.diff_id);
 }
 
 static int inflate(struct layer_file *layer, const struct cache *cache, struct error *err)
 {
+	const struct file_range range = layer_file_range(layer);
 	int fd;
-	const int ret = inflated_open(cache, layer->fd, &layer->st, &fd, &layer->tar_bytes, layer->digest, err);
+	const int ret = inflated_open(cache, &range, layer->codec, &layer->expected, &fd, &layer->tar_bytes, layer->digest, err);
 	if (ret)
 		return ret;
 	close(layer->fd);
@@ -67,9 +77,9 @@ static void work_on(struct crew *crew, size_t i)
 {
 	struct error err = { "" };
 	struct layer_file *layer = &crew->layers[i];
-	if (!layer->compressed)
+	if (!needs_work(layer))
 		return;
-	const int ret = inflate(layer, crew->cache, &err);
+	const int ret = layer->codec ? inflate(layer, crew->cache, &err) : verify(layer, crew->cache, &err);
 	if (!ret)
 		return;
 	layer_file_error(layer, ret, &err);
@@ -90,15 +100,15 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static int inflate_all(struct layer_file *layers, size_t count, size_t compressed, const struct cache *cache, struct error *err)
+static int inflate_all(struct layer_file *layers, size_t count, size_t busy, const struct cache *cache, struct error *err)
 {
 	struct crew crew = { .layers = layers, .count = count, .cache = cache, .failed = count, .err = err };
 	const long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	size_t helpers = processors > 0 ? (size_t)processors - 1 : 0;
 	pthread_t threads[THREADS_MAX];
 	unsigned started = 0;
-	if (helpers > compressed - 1)
-		helpers = compressed - 1;
+	if (helpers > busy - 1)
+		helpers = busy - 1;
 	if (helpers > THREADS_MAX)
 		helpers = THREADS_MAX;
 	pthread_mutex_init(&crew.lock, NULL);
@@ -114,16 +124,16 @@ static int inflate_all(struct layer_file *layers, size_t count, size_t compresse
 
 int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const char *cache_dir, struct error *err)
 {
-	size_t compressed = 0, first = 0;
+	size_t busy = 0, first = 0;
 	for (size_t i = 0; i < count; i++) {
 		const int ret = recognise(&layers[i], err);
 		if (ret)
 			return layer_file_error(&layers[i], ret, err);
-		if (layers[i].compressed && !compressed++)
+		if (needs_work(&layers[i]) && !busy++)
 			first = i;
 	}
-	if (!compressed)
+	if (!busy)
 		return 0;
 	const int ret = cache->fd < 0 ? cache_open(cache, cache_dir, err) : 0;
-	return ret ? layer_file_error(&layers[first], ret, err) : inflate_all(layers, count, compressed, cache, err);
+	return ret ? layer_file_error(&layers[first], ret, err) : inflate_all(layers, count, busy, cache, err);
 }

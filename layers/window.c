@@ -49,7 +49,7 @@ static int refill(struct window *window, uint64_t offset)
 	const size_t length = left < window->want ? (size_t)left : window->want;
 	window->hits = 0;
 	window->length = 0;
-	const int ret = pread_full(window->fd, window->buffer, length, offset);
+	const int ret = pread_full(window->fd, window->buffer, length, window->base + offset);
 	if (ret)
 		return ret;
 	window->start = offset;
@@ -72,7 +72,7 @@ int window_read(struct window *window, uint64_t offset, void *to, size_t length)
 	if (inside(window, offset, length)) {
 		window->hits++;
 	} else if (length > WANT_LEAST) {
-		return pread_full(window->fd, to, length, offset);
+		return pread_full(window->fd, to, length, window->base + offset);
 	} else {
 		const int ret = refill(window, offset);
 		if (ret)

@@ -14,7 +14,8 @@
 struct window {
 	int fd;                /* borrowed; -1: memory */
 	const uint8_t *memory; /* borrowed */
-	uint64_t size;         /* of the file */
+	uint64_t size;         /* of the file, from `base` on */
+	uint64_t base;         /* where in the file offset 0 is */
 	uint8_t *buffer;       /* owned */
 	uint64_t start;        /* where in the file the buffer's contents come from */
 	size_t length;         /* how many there are */

@@ -1,0 +1,138 @@
+/* Telling images from layers, and their names from references. See image_internal.h. */
+#include "layers/image_internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "layers/tar_internal.h"
+
+void image_config_free(struct image_config *config)
+{
+	char **const lists[] = { config->env, config->entrypoint, config->command };
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		for (char **text = lists[i]; text && *text; text++)
+			free(*text);
+		free(lists[i]);
+	}
+	free(config->working_dir);
+	free(config->user);
+	*config = (struct image_config){ 0 };
+}
+
+void image_close(struct image *image)
+{
+	struct image_part *parts = (struct image_part *)(void *)image->parts.data;
+	for (size_t i = 0; i < image->parts.used / sizeof(*parts); i++) {
+		free(parts[i].name);
+		if (parts[i].fd >= 0)
+			close(parts[i].fd);
+	}
+	struct image_name *names = (struct image_name *)(void *)image->names.data;
+	for (size_t i = 0; i < image->names.used / sizeof(*names); i++) {
+		free(names[i].name);
+		free(names[i].link);
+	}
+	array_free(&image->parts);
+	array_free(&image->names);
+	image_config_free(&image->config);
+	if (image->fd >= 0)
+		close(image->fd);
+	image->fd = -1;
+}
+
+/* Opens the longest beginning of `path` that ends before a colon and exists; the rest is the reference. Returns 0 or -errno. */
+static int open_place(struct image *image)
+{
+	const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	image->fd = open(image->path, flags);
+	char *place = image->fd < 0 && errno == ENOENT ? strdup(image->path) : NULL;
+	for (char *colon; place && image->fd < 0 && (colon = strrchr(place, ':'));) {
+		*colon = '\0';
+		image->reference = image->path + (colon - place) + 1;
+		image->fd = colon > place ? open(place, flags) : -1;
+	}
+	free(place);
+	return image->fd < 0 || fstat(image->fd, &image->st) ? -ENOENT : 0;
+}
+
+static bool is_hex_name(const char *name, size_t length)
+{
+	for (size_t i = 0; i < 64; i++) {
+		if (i >= length || !isxdigit((unsigned char)name[i]))
+			return false;
+	}
+	return length == 64 || name[64] == '/' || name[64] == '.';
+}
+
+/* Whether an archive whose first file has this name may be an image. */
+static bool is_image_name(const char *name, size_t length)
+{
+	static const char *const names[] = { "blobs", "blobs/", "index.json", "oci-layout", "manifest.json", "repositories" };
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		if (length == strlen(names[i]) && memcmp(name, names[i], length) == 0)
+			return true;
+	}
+	return (length > 6 && memcmp(name, "blobs/", 6) == 0) || is_hex_name(name, length);
+}
+
+/* Looks at the first header that names something. A layer is told from an image with one read, so that it costs nothing. */
+static bool may_be_archive(const struct image *image)
+{
+	struct tar_header headers[8];
+	const ssize_t n = pread(image->fd, headers, sizeof(headers), 0);
+	size_t count = n > 0 ? (size_t)n / sizeof(headers[0]) : 0;
+	for (size_t i = 0; i < count; i++) {
+		const char *name = headers[i].name;
+		size_t length = strnlen(name, sizeof(headers[i].name));
+		int64_t size;
+		if (!tar_checksum_ok(&headers[i]) || !tar_number(headers[i].size, sizeof(headers[i].size), &size))
+			return false;
+		if (headers[i].type == 'x' || headers[i].type == 'g') {
+			if (size < 0 || (uint64_t)size > sizeof(headers))
+				return false;
+			i += ((size_t)size + sizeof(headers[0]) - 1) / sizeof(headers[0]);
+			continue;
+		}
+		if (length >= 2 && name[0] == '.' && name[1] == '/') {
+			name += 2;
+			length -= 2;
+		}
+		if (length && !(length == 1 && name[0] == '.'))
+			return is_image_name(name, length);
+	}
+	return false;
+}
+
+static int find_parts(struct image *image, const struct cache *cache, struct error *err)
+{
+	if (image_recall(image, cache) == 0) {
+		image->is_known = true;
+		return 1;
+	}
+	if (image->is_archive) {
+		const int ret = image_list_archive(image, err);
+		if (ret)
+			return ret;
+		if (!image_has(image, "index.json") && !image_has(image, "manifest.json"))
+			return 0;
+	}
+	const int ret = image_resolve(image, err);
+	return ret ? ret : 1;
+}
+
+int image_open(struct image *image, const char *path, const struct cache *cache, struct error *err)
+{
+	*image = (struct image){ .path = path, .fd = -1 };
+	if (open_place(image))
+		return 0;
+	image->is_archive = S_ISREG(image->st.st_mode);
+	if (image->is_archive ? !may_be_archive(image) : !S_ISDIR(image->st.st_mode) || !image_has(image, "index.json"))
+		return 0;
+	const int ret = find_parts(image, cache, err);
+	char quoted[512];
+	return ret < 0 ? error_prefix(err, ret, "layer %s", error_quote(quoted, sizeof(quoted), path, strlen(path))) : ret;
+}

@@ -1,0 +1,191 @@
+/*
+ * A compressed file to a plain one, in one pass, whatever the compression is.
+ *
+ * A file may consist of several members, and zeroes may pad its end (as on tapes); anything else behind a member is an error, since
+ * it means that the file is not what its maker made.
+ */
+#define OPENSSL_SUPPRESS_DEPRECATED /* as in digest.c */
+#include <errno.h>
+#include <openssl/sha.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "layers/cache.h"
+#include "layers/codec_internal.h"
+
+#define CHUNK_BYTES ((size_t)INFLATED_CHUNK_BYTES)
+
+struct inflation {
+	const struct file_range *from;
+	int to;
+	const char *to_name;
+	const struct codec *codec;
+	void *state;           /* owned: the codec's */
+	struct codec_buffers io;
+	uint8_t *in, *out;     /* owned, CHUNK_BYTES each */
+	uint64_t read_bytes;
+	struct inflated_sums *sums;
+	SHA256_CTX sha256;
+	bool open;             /* inside a member */
+	bool padding;          /* zeroes were seen behind a member */
+	bool at_end;           /* the compressed file's */
+};
+
+const struct codec *codec_find(const uint8_t head[8])
+{
+	static const struct codec *const codecs[] = { &codec_gzip, &codec_zstd, &codec_xz, &codec_bzip2 };
+	for (size_t i = 0; i < sizeof(codecs) / sizeof(codecs[0]); i++) {
+		if (codecs[i]->matches(head))
+			return codecs[i];
+	}
+	return NULL;
+}
+
+/* The byte of the compressed file that comes next. */
+static unsigned long long position(const struct inflation *inflation)
+{
+	return inflation->read_bytes - inflation->io.in_bytes;
+}
+
+static int fill(struct inflation *inflation, struct error *err)
+{
+	const uint64_t left = inflation->from->length - inflation->read_bytes;
+	const size_t length = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
+	ssize_t n;
+	do {
+		n = pread(inflation->from->fd, inflation->in, length, (off_t)(inflation->from->offset + inflation->read_bytes));
+	} while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return error_set(err, -errno, "cannot read byte %llu: %s", position(inflation), strerror(errno));
+	inflation->at_end = n == 0;
+	inflation->io.in = inflation->in;
+	inflation->io.in_bytes = (size_t)n;
+	inflation->read_bytes += (uint64_t)n;
+	return 0;
+}
+
+static int drain(struct inflation *inflation, struct error *err)
+{
+	const size_t length = CHUNK_BYTES - inflation->io.out_bytes;
+	for (size_t done = 0; done < length;) {
+		const ssize_t n = write(inflation->to, inflation->out + done, length - done);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
+			return error_set(err, -errno,
+					 "no space left in the cache %s after %llu MB: make room or set XDG_CACHE_HOME",
+					 inflation->to_name, (unsigned long long)((inflation->sums->size_bytes + done) >> 20));
+		if (n < 0)
+			return error_set(err, -errno, "cannot write to the cache %s: %s", inflation->to_name, strerror(errno));
+		done += (size_t)n;
+	}
+	inflation->sums->checksum = cache_checksum(inflation->sums->checksum, inflation->out, length);
+	inflation->sums->size_bytes += length;
+	if (inflation->sums->with_diff_id)
+		SHA256_Update(&inflation->sha256, inflation->out, length);
+	inflation->io.out = inflation->out;
+	inflation->io.out_bytes = CHUNK_BYTES;
+	return 0;
+}
+
+/* Between members: skips padding, begins the next one. Looks at one byte; the codec judges the rest of the header. */
+static int begin_member(struct inflation *inflation, struct error *err)
+{
+	struct codec_buffers *io = &inflation->io;
+	const struct codec *codec = inflation->codec;
+	const bool first = position(inflation) == 0;
+	while (!first && io->in_bytes && *io->in == 0) {
+		io->in++;
+		io->in_bytes--;
+		inflation->padding = true;
+	}
+	if (!io->in_bytes)
+		return 0;
+	if ((inflation->padding && !codec->padding_between) || *io->in == 0 || !strchr(codec->first_bytes, *io->in))
+		return error_set(err, -EINVAL, "something that is not %s follows the compressed data at byte %llu", codec->name,
+				 position(inflation));
+	inflation->open = true;
+	return codec->begin(inflation->state) ? error_set(err, -ENOMEM, "out of memory") : 0;
+}
+
+static int decode(struct inflation *inflation, struct error *err)
+{
+	struct codec_buffers *io = &inflation->io;
+	const struct codec_buffers before = *io;
+	const char *why = "it leads nowhere";
+	int ret = inflation->codec->decode(inflation->state, io, &why);
+	/* No codec does this. If one did, it would do it forever. */
+	if (ret == CODEC_GOES_ON && io->in_bytes && io->in_bytes == before.in_bytes && io->out_bytes == before.out_bytes)
+		ret = -EINVAL;
+	if (ret == -ENOMEM)
+		return error_set(err, ret, "out of memory");
+	if (ret == -EFBIG)
+		return error_set(err, ret, "the %s data at byte %llu needs more than %zu MiB of memory to unpack: compress it anew",
+				 inflation->codec->name, position(inflation), CODEC_MEMORY_MAX >> 20);
+	if (ret < 0)
+		return error_set(err, ret, "the %s data is corrupt at byte %llu (%s)", inflation->codec->name, position(inflation),
+				 why);
+	if (ret == CODEC_MEMBER_ENDS)
+		inflation->open = false;
+	return 0;
+}
+
+static int inflate_chunk(struct inflation *inflation, struct error *err)
+{
+	/* A full buffer may mean that the codec holds more back. */
+	bool held_back = false;
+	while (inflation->io.in_bytes || (held_back && inflation->open)) {
+		int ret = 0;
+		if (!inflation->open)
+			ret = begin_member(inflation, err);
+		if (ret || !inflation->open)
+			return ret;
+		ret = decode(inflation, err);
+		held_back = inflation->io.out_bytes == 0;
+		if (!ret && held_back)
+			ret = drain(inflation, err);
+		if (ret)
+			return ret;
+	}
+	return 0;
+}
+
+static int inflate_all(struct inflation *inflation, struct error *err)
+{
+	int ret = 0;
+	while (!ret && !inflation->at_end) {
+		ret = fill(inflation, err);
+		if (!ret)
+			ret = inflate_chunk(inflation, err);
+	}
+	if (!ret && inflation->open)
+		ret =
+		    error_set(err, -ENODATA, "the %s data is truncated at byte %llu", inflation->codec->name, position(inflation));
+	return ret || inflation->io.out_bytes == CHUNK_BYTES ? ret : drain(inflation, err);
+}
+
+int inflate_file(const struct file_range *from, const struct codec *codec, int to, const char *to_name, struct inflated_sums *sums,
+		 struct error *err)
+{
+	struct inflated_sums result = { .with_diff_id = sums->with_diff_id };
+	struct inflation inflation = { .from = from, .to = to, .to_name = to_name, .codec = codec, .sums = &result };
+	inflation.in = malloc(2 * CHUNK_BYTES);
+	inflation.state = inflation.in ? codec->create() : NULL;
+	int ret = inflation.state ? 0 : error_set(err, -ENOMEM, "out of memory");
+	if (!ret) {
+		inflation.out = inflation.in + CHUNK_BYTES;
+		inflation.io.out = inflation.out;
+		inflation.io.out_bytes = CHUNK_BYTES;
+		SHA256_Init(&inflation.sha256);
+		ret = inflate_all(&inflation, err);
+		codec->destroy(inflation.state);
+	}
+	free(inflation.in);
+	if (!ret && result.with_diff_id)
+		SHA256_Final(result.diff_id, &inflation.sha256);
+	if (!ret)
+		*sums = result;
+	return ret;
+}

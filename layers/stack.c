@@ -1,0 +1,109 @@
+/* The layers of a run from the paths that the user gave; see stack_internal.h. */
+#include "layers/stack_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Room for one more. */
+static struct layer_file *add_layer(struct stack *stack)
+{
+	struct layer_file *layers = reallocarray(stack->layers, stack->layer_count + 1, sizeof(*layers));
+	if (!layers)
+		return NULL;
+	stack->layers = layers;
+	layers += stack->layer_count++;
+	*layers = (struct layer_file){ .fd = -1 };
+	return layers;
+}
+
+static size_t count_layers(const struct image_part *parts, size_t part_count)
+{
+	size_t count = 0;
+	for (size_t i = 0; i < part_count; i++)
+		count += parts[i].is_layer;
+	return count;
+}
+
+/* The layers of the stack's last image, which gives their descriptors away. */
+static int add_image_layers(struct stack *stack, struct error *err)
+{
+	struct image *image = &stack->images[stack->image_count - 1];
+	struct image_part *parts = (struct image_part *)(void *)image->parts.data;
+	const size_t part_count = image->parts.used / sizeof(*parts), layer_count = count_layers(parts, part_count);
+	size_t number = 0;
+	for (size_t i = 0; i < part_count; i++) {
+		struct image_part *part = &parts[i];
+		if (!part->is_layer)
+			continue;
+		struct layer_file *layer = add_layer(stack);
+		if (!layer ||
+		    asprintf(&layer->name, "%s: layer %zu of %zu, %s", image->path, ++number, layer_count, part->name) < 0) {
+			if (layer)
+				layer->name = NULL;
+			return error_set(err, -ENOMEM, "out of memory");
+		}
+		layer->fd = part->fd;
+		part->fd = -1;
+		layer->st = part->st;
+		layer->offset = part->offset;
+		layer->length = part->length;
+		layer->expected = part->expected;
+	}
+	return 0;
+}
+
+static int add_path(struct stack *stack, const char *path, const struct cache *cache, struct error *err)
+{
+	struct image *image = &stack->images[stack->image_count++];
+	const int found = image_open(image, path, cache, err);
+	if (found < 0)
+		return found;
+	if (found)
+		return add_image_layers(stack, err);
+	image_close(image);
+	stack->image_count--;
+	struct layer_file *layer = add_layer(stack);
+	return layer ? layer_file_open(layer, path, err) : error_set(err, -ENOMEM, "out of memory");
+}
+
+int stack_open(struct stack *stack, const char *const *paths, size_t count, const struct cache *cache, struct error *err)
+{
+	*stack = (struct stack){ .images = calloc(count + 1, sizeof(*stack->images)) };
+	if (!stack->images)
+		return error_set(err, -ENOMEM, "out of memory");
+	int ret = 0;
+	for (size_t i = 0; i < count && !ret; i++)
+		ret = add_path(stack, paths[i], cache, err);
+	return ret;
+}
+
+void stack_close(struct stack *stack)
+{
+	for (size_t i = 0; i < stack->layer_count; i++)
+		layer_file_close(&stack->layers[i]);
+	for (size_t i = 0; i < stack->image_count; i++)
+		image_close(&stack->images[i]);
+	free(stack->layers);
+	free(stack->images);
+	*stack = (struct stack){ 0 };
+}
+
+void stack_remember(const struct stack *stack, const struct cache *cache)
+{
+	for (size_t i = 0; i < stack->image_count && cache->fd >= 0; i++) {
+		if (!stack->images[i].is_known)
+			image_remember(&stack->images[i], cache);
+	}
+}
+
+void stack_take_config(struct stack *stack, struct image_config *config)
+{
+	*config = (struct image_config){ 0 };
+	if (!stack->image_count)
+		return;
+	struct image *top = &stack->images[stack->image_count - 1];
+	*config = top->config;
+	top->config = (struct image_config){ 0 };
+}
