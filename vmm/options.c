@@ -32,6 +32,7 @@ enum option_id {
 	OPT_CONSOLE,
 	OPT_NO_KVM_CHECK,
 	OPT_TIMELINE,
+	OPT_ENTRYPOINT,
 	OPT_VERSION,
 	OPT_HELP = 'h',
 	OPT_ENV = 'e',
@@ -47,11 +48,12 @@ static const struct {
 	const char *name, *argument, *help;
 } table[] = {
 	{ OPT_KERNEL, "kernel", "FILE", "bzImage or ELF vmlinux (default: trvmm's own guest kernel)" },
-	{ OPT_LAYERS, "layers", "A[,B...]", "layer files, bottom first; repeatable (default: a busybox root)" },
+	{ OPT_LAYERS, "layers", "A[,B...]", "layers or images, bottom first; repeatable (default: a busybox root)" },
 	{ OPT_MEMORY, "memory", "SIZE", "memory of the guest (default: 256M)" },
 	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
 	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
+	{ OPT_ENTRYPOINT, "entrypoint", "COMMAND", "run this instead of the image's entrypoint" },
 	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },
 	{ OPT_USER, "user", "USER[:GROUP]", "user of the command, names or numbers (default: root)" },
 	{ OPT_HOSTNAME, "hostname", "NAME", "host name of the guest (default: trvmm)" },
@@ -72,6 +74,7 @@ static const struct {
 void options_print_help(void)
 {
 	fputs("Usage: trvmm [OPTIONS] [--] COMMAND [ARG...]   run COMMAND in a new microVM\n"
+	      "       trvmm [OPTIONS] --layers IMAGE          run the image's own command\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
 	      "\n"
 	      "Options:\n",
@@ -242,7 +245,13 @@ static int parse_one(struct options *options, int id, const char *argument, stru
 		return parse_count("cpus", argument, 1, LAYOUT_CPUS_MAX, &options->cpus, err);
 	case OPT_DISK_SIZE:
 		return parse_disk_size(options, argument, err);
+	case OPT_ENTRYPOINT:
+		if (!*argument)
+			return error_set(err, -EINVAL, "--entrypoint '': give a command");
+		options->entrypoint = argument;
+		return 0;
 	case OPT_ENV:
+		options->path_given |= !strncmp(argument, "PATH=", 5);
 		return add_env(options, argument, err);
 	case OPT_WORKDIR:
 		options->workdir = argument;
@@ -330,6 +339,9 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 	options->command = (const char *const *)argv + optind;
 	if (result < 0 || options->help || options->version)
 		return result;
+	/* Layers may be an image, whose configuration says what to run. */
+	if (!options->command[0] && (options->layer_count || options->entrypoint))
+		return 0;
 	if (!options->command[0])
 		return error_set(err, -EINVAL, "no command; give one: trvmm [OPTIONS] -- COMMAND [ARG...], or see trvmm --help");
 	if (!options->command[0][0])

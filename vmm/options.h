@@ -20,11 +20,12 @@ struct options {
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
 	unsigned cpus;
-	const char *workdir, *user, *hostname, *append, *timeline;
+	const char *workdir, *user, *hostname, *append, *timeline, *entrypoint;
 	unsigned timeout_s;      /* 0: none */
 	unsigned boot_timeout_s;
 	enum boot_choice boot;
 	bool terminal, console, no_kvm_check;
+	bool path_given; /* PATH in env is not the default */
 	bool help, version;
 	const char *const *command; /* NULL-terminated, the tail of argv */
 };

@@ -20,6 +20,7 @@
 #include "guest/agent/protocol.h"
 #include "layers/layers.h"
 #include "vmm/agent_blob.h"
+#include "vmm/command.h"
 #include "vmm/host.h"
 #include "vmm/machine.h"
 #include "vmm/reaper.h"
@@ -52,6 +53,7 @@ struct run {
 	const struct options *options;
 	struct loop *loop;
 	struct tree *tree;
+	struct image_config image;
 	struct ext4_plan *plan;
 	struct disk *disk;
 	struct kernel_image kernel;
@@ -253,7 +255,8 @@ static int make_tree(struct run *run, struct error *err)
 	};
 
 	if (options->layer_count)
-		return layers_load((const char *const *)options->layers, options->layer_count, &agent, 1, NULL, &run->tree, err);
+		return layers_load_image((const char *const *)options->layers, options->layer_count, &agent, 1, NULL, &run->tree,
+					 &run->image, err);
 	char *path = data_file("busybox.tar");
 	if (!path)
 		return error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");
@@ -316,19 +319,24 @@ static int attach_devices(struct run *run, struct error *err)
 static int make_session(struct run *run, struct error *err)
 {
 	const struct options *options = run->options;
+	struct command command;
+	int result = command_resolve(options, &run->image, &command, err);
+	if (result < 0)
+		return result;
 	struct session_spec spec = {
-		.argv = options->command,
-		.env = (const char *const *)options->env,
+		.argv = command.argv,
+		.env = command.env,
 		.hostname = options->hostname,
-		.workdir = options->workdir,
-		.user = options->user,
+		.workdir = command.workdir,
+		.user = command.user,
 		.terminal = options->terminal,
 		.stdin_fd = STDIN_FILENO,
 		.stdout_fd = STDOUT_FILENO,
 		.stderr_fd = STDERR_FILENO,
 	};
 	window_size(&spec.rows, &spec.columns);
-	const int result = session_create(run->loop, run->vsock, &spec, on_ready, on_session_ended, run, &run->session, err);
+	result = session_create(run->loop, run->vsock, &spec, on_ready, on_session_ended, run, &run->session, err);
+	command_destroy(&command);
 	/* The session has its own way to our stdin: whoever writes there is to notice when the command closes it. */
 	const int null = result < 0 || options->terminal ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (null >= 0) {

@@ -54,3 +54,35 @@ else
 		not_ok "every inode of the Debian layer has the tar's attributes" "$(head -n 6 "$work/stat.diff")"
 	fi
 fi
+
+# An image's own configuration: an OCI layout made by hand, so that nothing but Python is needed.
+python3 - "$work/image" build/guest/busybox.tar <<'P'
+import gzip, hashlib, json, os, sys
+root, layer = sys.argv[1:]
+os.makedirs(root + "/blobs/sha256")
+def blob(data, kind):
+    digest = hashlib.sha256(data).hexdigest()
+    open(f"{root}/blobs/sha256/{digest}", "wb").write(data)
+    return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": "sha256:" + digest, "size": len(data)}
+tar = open(layer, "rb").read()
+config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:" + hashlib.sha256(tar).hexdigest()]},
+          "config": {"Env": ["PATH=/bin:/usr/bin", "FROM=image", "BOTH=image"], "Entrypoint": ["/bin/sh", "-c"],
+                     "Cmd": ["echo $FROM $BOTH; pwd; id -u; exit 4"], "WorkingDir": "/usr", "User": "1000"}}
+manifest = {"schemaVersion": 2, "config": blob(json.dumps(config).encode(), "config.v1+json"),
+            "layers": [blob(gzip.compress(tar), "layer.v1.tar+gzip")]}
+index = {"schemaVersion": 2, "manifests": [blob(json.dumps(manifest).encode(), "manifest.v1+json")]}
+json.dump(index, open(root + "/index.json", "w"))
+json.dump({"imageLayoutVersion": "1.0.0"}, open(root + "/oci-layout", "w"))
+P
+vm --layers "$work/image"
+check "an image runs its own command" [ "$status $(tr '\n' ' ' <"$work/out")" = "4 image image /usr 1000 " ]
+vm --layers "$work/image" --env BOTH=option --user 0 --workdir /etc -- 'echo $FROM $BOTH; pwd; id -u'
+check "options override the image's configuration" [ "$status $(tr '\n' ' ' <"$work/out")" = "0 image option /etc 0 " ]
+vm --layers "$work/image" --entrypoint /bin/echo -- a b
+check "--entrypoint" [ "$(cat "$work/out")" = "a b" ]
+tar -C "$work/image" -cf "$work/image.tar" .
+vm --layers "$work/image.tar"
+check "an image in a tar runs its own command" [ $status = 4 ]
+echo x >>"$(find "$work/image/blobs" -size +100k)"
+refuses "a blob that is not what its digest says" "digest|size" --layers "$work/image"
+refuses "layers without a command" "no command" --layers build/guest/busybox.tar
