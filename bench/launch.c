@@ -1,9 +1,10 @@
 /*
- * launch FILE PHASE_US CMD [ARG...]: runs a command and appends the line `START_NS END_NS STATUS` to FILE: CLOCK_MONOTONIC just before the
- * process is made and just after its end is known, and its exit status (128 + n for a signal).
+ * launch FILE PHASE_US CMD [ARG...]: runs a command and appends the line `START_NS END_NS STATUS` to FILE: CLOCK_MONOTONIC just before
+ * the process is made and just after its end is known, and its exit status (128 + n for a signal).
  *
- * A shell needs about a millisecond to fork itself and to wait, a tenth of what is measured here. This program is small and static, and uses
- * vfork, so that next to nothing but the command itself is in the figure. The absolute start lets the report line it up with a timeline.
+ * A shell needs about a millisecond to fork itself and to wait, a tenth of what is measured here. This program is small and static, and
+ * uses vfork, so that next to nothing but the command itself is in the figure. The absolute start lets the report line it up with a
+ * timeline.
  *
  * The start is PHASE_US microseconds after a multiple of the kernel's tick. Where a program waits for the kernel (for RCU, as KVM does), the
  * wait ends with a tick, so the time depends on the phase. Runs that follow one another would all start at the same one, and their figures

@@ -332,16 +332,21 @@ static int allocate(struct builder *b)
 	return b->runs && b->objects && b->plan->inodes && b->plan->htrees ? 0 : -ENOMEM;
 }
 
+/* Gives back what an array does not need. */
+static void *shrink(void *array, size_t bytes)
+{
+	void *smaller = realloc(array, bytes);
+	return smaller ? smaller : array;
+}
+
 /* The arrays end in an entry that begins where the last one ends, give back what they do not need, and go to the plan. */
 static int hand_over(struct builder *b)
 {
 	const uint32_t run_count = b->run_count, object_count = b->object_count;
 	if (add_run(b, TREE_NONE, 0, 0) || add_object(b, TREE_NONE, 0))
 		return -ENOMEM;
-	void *smaller = realloc(b->runs, b->run_count * sizeof(*b->runs));
-	b->plan->runs = smaller ? smaller : b->runs;
-	smaller = realloc(b->objects, b->object_count * sizeof(*b->objects));
-	b->plan->objects = smaller ? smaller : b->objects;
+	b->plan->runs = shrink(b->runs, b->run_count * sizeof(*b->runs));
+	b->plan->objects = shrink(b->objects, b->object_count * sizeof(*b->objects));
 	b->runs = NULL;
 	b->objects = NULL;
 	b->plan->run_count = run_count;

@@ -47,7 +47,8 @@ static bool parse_hex(const char *hex, uint8_t digest[DIGEST_BYTES])
 		const char *digit = hex[i] ? strchr(digits, hex[i]) : NULL;
 		if (!digit)
 			return false;
-		digest[i / 2] = (uint8_t)(digest[i / 2] << 4 | (digit - digits));
+		const unsigned high = i % 2 ? (unsigned)digest[i / 2] << 4 : 0;
+		digest[i / 2] = (uint8_t)(high | (unsigned)(digit - digits));
 	}
 	return digest_is_told(digest); /* all zero, which nothing has, would mean that nothing is compared */
 }

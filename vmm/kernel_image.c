@@ -313,7 +313,7 @@ void kernel_image_close(struct kernel_image *image)
 int kernel_image_load(const struct kernel_image *image, const struct guest_mem *mem, gpa_t *end, struct error *err)
 {
 	Elf64_Phdr headers[PROGRAM_HEADERS_MAX];
-	unsigned count;
+	unsigned count = 0;
 	gpa_t last = 0;
 
 	int result = read_program_headers(image, headers, &count, err);

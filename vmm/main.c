@@ -49,23 +49,20 @@ int main(int argc, char **argv)
 {
 	struct error err = { "" };
 	struct options options;
-	int code = 0;
 
 	timeline_mark("main");
 	fill_standard_streams();
 	if (argc > 1 && !strcmp(argv[1], "doctor"))
 		return main_doctor(argc - 1, argv + 1);
-	if (options_parse(argc, argv, &options, &err) < 0) {
-		message("%s", err.text);
-		code = EXIT_TRVMM;
-	} else if (options.help) {
+	int result = options_parse(argc, argv, &options, &err);
+	if (result == 0 && options.help)
 		options_print_help();
-	} else if (options.version) {
+	else if (result == 0 && options.version)
 		puts("trvmm " TRVMM_VERSION);
-	} else if (run(&options, &err) < 0) {
+	else if (result == 0)
+		result = run(&options, &err);
+	if (result < 0)
 		message("%s", err.text);
-		code = EXIT_TRVMM;
-	}
 	options_destroy(&options);
-	return code;
+	return result < 0 ? EXIT_TRVMM : 0;
 }

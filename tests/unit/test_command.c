@@ -61,7 +61,8 @@ Test(command, entrypoint_comes_before_the_command)
 
 Test(command, without_one_the_image_has_its_own)
 {
-	const struct image_config both = image_of(words_entry, words_cmd), entry = image_of(words_entry, NULL), cmd = image_of(NULL, words_cmd);
+	const struct image_config both = image_of(words_entry, words_cmd);
+	const struct image_config entry = image_of(words_entry, NULL), cmd = image_of(NULL, words_cmd);
 	resolve(ARGUMENTS("--"), &both, 0, "/entry -x image cmd", NULL);
 	resolve(ARGUMENTS("--"), &entry, 0, "/entry -x", NULL);
 	resolve(ARGUMENTS("--"), &cmd, 0, "image cmd", NULL);
