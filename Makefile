@@ -98,7 +98,8 @@ $(BUILD)/.test-packages: Makefile | $(BUILD)/.packages
 	$(Q)scripts/need-packages $(TEST_PACKAGES)
 	@touch $@
 
-$(BUILD)/obj/tests/%.o: | $(BUILD)/.test-packages
+TEST_OBJS := $(patsubst %.c,$(BUILD)/obj/%.o,$(wildcard tests/unit/*.c tests/guests/runner*.c))
+$(TEST_OBJS): | $(BUILD)/.test-packages
 
 # The agent as an ordinary process of this machine. Sessions meet it, or a script that lies, over Unix sockets in place of the device.
 # It has one thread, and starts programs by vfork, which the thread sanitizer turns into a fork that reports no failed exec.
