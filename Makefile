@@ -19,7 +19,7 @@ LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,
 
 # Debian packages: to build, for the guest kernel, for the tests.
 BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev busybox-static
-TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3
+TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/error.c base/iov.c base/loop.c base/thread.c
