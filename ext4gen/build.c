@@ -336,6 +336,7 @@ static int allocate(struct builder *b)
 static void *shrink(void *array, size_t bytes)
 {
 	void *smaller = realloc(array, bytes);
+	/* cppcheck-suppress memleak ; one of the two is returned */
 	return smaller ? smaller : array;
 }
 

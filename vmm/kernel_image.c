@@ -114,8 +114,8 @@ static int elf_open(struct kernel_image *image, struct error *err)
 		return error_set(err, -ENOEXEC, "is an ELF file but no kernel (a vmlinux is of type EXEC)");
 	image->entry = elf.e_entry;
 
-	Elf64_Phdr headers[PROGRAM_HEADERS_MAX];
-	unsigned count;
+	Elf64_Phdr headers[PROGRAM_HEADERS_MAX] = { { 0 } };
+	unsigned count = 0;
 	result = read_program_headers(image, headers, &count, err);
 	if (result < 0)
 		return result;
@@ -312,7 +312,7 @@ void kernel_image_close(struct kernel_image *image)
 
 int kernel_image_load(const struct kernel_image *image, const struct guest_mem *mem, gpa_t *end, struct error *err)
 {
-	Elf64_Phdr headers[PROGRAM_HEADERS_MAX];
+	Elf64_Phdr headers[PROGRAM_HEADERS_MAX] = { { 0 } };
 	unsigned count = 0;
 	gpa_t last = 0;
 
