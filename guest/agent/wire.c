@@ -18,6 +18,7 @@ static struct {
 	int fd;
 	uint32_t watched;
 	bool connecting;
+	bool held; /* requests may wait in `in` that had no room for their answers */
 	size_t in_used;
 	size_t out_start, out_stop;
 	uint8_t in[sizeof(struct agent_header) + AGENT_BODY_MAX];
@@ -72,7 +73,8 @@ void wire_flush(void)
 	}
 	if (wire.out_start == wire.out_stop)
 		wire.out_start = wire.out_stop = 0;
-	const uint32_t out = wire.connecting || wire.out_start != wire.out_stop ? EPOLLOUT : 0;
+	/* Held requests are none of the socket's input any more: that the socket takes answers again is what lets them go on. */
+	const uint32_t out = wire.connecting || wire.held || wire.out_start != wire.out_stop ? EPOLLOUT : 0;
 	const uint32_t in = !wire.connecting && wire_has_room() ? EPOLLIN : 0;
 	watch(wire.fd, &wire.watched, in | out, TAG_CONTROL);
 }
@@ -107,6 +109,7 @@ static void wire_take_frames(void)
 		wire_handle(le32_get(header.type), wire.in + at + sizeof(header), length);
 		at += sizeof(header) + length;
 	}
+	wire.held = !wire_has_room();
 	if (at) {
 		wire.in_used -= at;
 		memmove(wire.in, wire.in + at, wire.in_used);
