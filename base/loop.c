@@ -4,11 +4,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#include "base/container.h"
 
 #define LOOP_BATCH 32 /* events fetched at once */
 
@@ -52,7 +53,7 @@ static void loop_run_calls(struct loop *loop)
 static void loop_woken(struct loop_source *source, uint32_t events)
 {
 	(void)events;
-	struct loop *loop = (struct loop *)((char *)source - offsetof(struct loop, wake));
+	struct loop *loop = container_of(source, struct loop, wake);
 	eventfd_t count;
 	/* Non-blocking; that nothing was there is no news. */
 	(void)!eventfd_read(source->fd, &count);

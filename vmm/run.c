@@ -13,6 +13,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/container.h"
 #include "base/thread.h"
 #include "devices/virtio-blk/disk_ext4.h"
 #include "devices/virtio-blk/virtio_blk.h"
@@ -20,6 +21,7 @@
 #include "guest/agent/protocol.h"
 #include "layers/layers.h"
 #include "vmm/agent_blob.h"
+#include "vmm/cli/cli.h"
 #include "vmm/command.h"
 #include "vmm/host.h"
 #include "vmm/machine.h"
@@ -28,8 +30,6 @@
 #include "vmm/terminal.h"
 #include "vmm/timeline.h"
 
-#define EXIT_TRVMM 125
-#define EXIT_TIMEOUT 124
 #define CONSOLE_LINES 24 /* a panic with its call trace */
 #define KILL_AFTER_S 5 /* what --timeout leaves the command between TERM and the end */
 
@@ -169,7 +169,7 @@ static int add_timer(struct run *run, struct loop_source *timer, unsigned second
 
 static void boot_timed_out(struct loop_source *source, uint32_t events)
 {
-	struct run *run = (struct run *)((char *)source - offsetof(struct run, boot_timer));
+	struct run *run = container_of(source, struct run, boot_timer);
 	char what[96];
 	(void)events;
 	snprintf(what, sizeof(what), "no word from its agent in %u s; see --boot-timeout and --console", run->options->boot_timeout_s);
@@ -178,7 +178,7 @@ static void boot_timed_out(struct loop_source *source, uint32_t events)
 
 static void command_timed_out(struct loop_source *source, uint32_t events)
 {
-	struct run *run = (struct run *)((char *)source - offsetof(struct run, timeout_timer));
+	struct run *run = container_of(source, struct run, timeout_timer);
 	(void)events;
 	if (run->timed_out || !run->ready)
 		finish(EXIT_TIMEOUT);
@@ -205,7 +205,7 @@ static void window_size(uint16_t *rows, uint16_t *columns)
 
 static void on_signal(struct loop_source *source, uint32_t events)
 {
-	struct run *run = (struct run *)((char *)source - offsetof(struct run, signals));
+	struct run *run = container_of(source, struct run, signals);
 	struct signalfd_siginfo info;
 	(void)events;
 

@@ -19,6 +19,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "base/container.h"
 #include "vmm/session_internal.h"
 
 #define EXIT_TRVMM 125
@@ -71,7 +72,7 @@ void session_stream_changed(struct session *session)
 
 static void session_tick(struct loop_source *source, uint32_t events)
 {
-	struct session *session = (struct session *)((char *)source - offsetof(struct session, timer));
+	struct session *session = container_of(source, struct session, timer);
 	uint64_t ticks;
 	bool host_is_slow = false;
 	(void)events;
@@ -188,7 +189,7 @@ static void on_exited(struct session *session, const uint8_t *body, size_t lengt
 
 static void control_message(struct control *control, uint32_t type, const uint8_t *body, size_t length)
 {
-	struct guest *guest = (struct guest *)((char *)control - offsetof(struct guest, control));
+	struct guest *guest = container_of(control, struct guest, control);
 	le32 number;
 	if (type == AGENT_HELLO) {
 		on_hello(guest, body, length);
@@ -218,7 +219,7 @@ static void control_message(struct control *control, uint32_t type, const uint8_
 
 static void control_closed(struct control *control, const char *why)
 {
-	struct guest *guest = (struct guest *)((char *)control - offsetof(struct guest, control));
+	struct guest *guest = container_of(control, struct guest, control);
 	session_guest_gone(guest->sessions[0], why);
 }
 

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/container.h"
 #include "vmm/session_internal.h"
 
 #define OUT_MAX (4 * (size_t)AGENT_BODY_MAX)
@@ -180,7 +181,7 @@ static int control_parse(struct control *control, const uint8_t *bytes, size_t l
 
 static void control_ready(struct loop_source *source, uint32_t events)
 {
-	struct control *control = (struct control *)((char *)source - offsetof(struct control, source));
+	struct control *control = container_of(source, struct control, source);
 	uint8_t bytes[4096];
 
 	if (events & EPOLLOUT)

@@ -12,6 +12,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "base/container.h"
 #include "vmm/session_internal.h"
 
 static void close_fd(int *fd)
@@ -48,7 +49,7 @@ void stream_release(struct stream *stream)
 /* The thread has written all and ended. */
 static void stream_done(struct loop_source *source, uint32_t events)
 {
-	struct stream *stream = (struct stream *)((char *)source - offsetof(struct stream, done));
+	struct stream *stream = container_of(source, struct stream, done);
 	(void)events;
 	loop_remove(stream->guest->loop, source);
 	close_fd(&source->fd);

@@ -11,6 +11,7 @@
  *
  * Ends are closed in RESET and DEAD. The callbacks run from conn_settle(), where no function of ours holds a connection.
  */
+#include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
 
 #include <errno.h>
@@ -44,7 +45,7 @@ struct vsock_conn *conn_find(struct virtio_vsock *vsock, uint32_t host_port, uin
 	struct vsock_link *bucket = conn_bucket(vsock, host_port, guest_port);
 
 	for (struct vsock_link *link = bucket->next; link != bucket; link = link->next) {
-		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, hash_link);
+		struct vsock_conn *conn = container_of(link, struct vsock_conn, hash_link);
 		if (conn->host_port == host_port && conn->guest_port == guest_port)
 			return conn;
 	}

@@ -9,6 +9,7 @@
  * Watching is level-triggered. Interest in reading stays on while readiness is already known, and is taken back only when the
  * loop reports it again in that state: a connection that reads all it is told of needs no epoll_ctl at all.
  */
+#include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
 
 #include <errno.h>
@@ -203,7 +204,7 @@ static void host_hung(struct vsock_end *end)
 
 static void host_ready(struct loop_source *source, uint32_t events)
 {
-	struct vsock_end *end = (struct vsock_end *)((char *)source - offsetof(struct vsock_end, source));
+	struct vsock_end *end = container_of(source, struct vsock_end, source);
 	struct vsock_conn *conn = end->conn;
 	struct virtio_vsock *vsock = conn->vsock;
 

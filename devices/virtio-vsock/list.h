@@ -7,7 +7,8 @@
 #define TRVMM_DEVICES_VIRTIO_VSOCK_LIST_H
 
 #include <stdbool.h>
-#include <stddef.h>
+
+#include "base/container.h"
 
 struct vsock_link {
 	struct vsock_link *next, *prev;
@@ -46,8 +47,7 @@ static inline void list_remove(struct vsock_link *link)
 	link->next = link->prev = NULL;
 }
 
-/* The thing that contains `link` as its member; the first on a list, or NULL. */
-#define LINK_OF(link, type, member) ((type *)(void *)((char *)(link) - offsetof(type, member)))
-#define LIST_FIRST_OF(list, type, member) (list_empty(list) ? NULL : LINK_OF((list)->next, type, member))
+/* The first thing on a list, whose `member` is its link; or NULL. */
+#define LIST_FIRST_OF(list, type, member) (list_empty(list) ? NULL : container_of((list)->next, type, member))
 
 #endif

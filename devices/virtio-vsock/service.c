@@ -4,6 +4,7 @@
  * The timer runs for connects that the guest has not answered, for host programs that have not finished their CONNECT line and for
  * connections that wait for credit (stream.c). While none of these exist it is not armed, and before the first it is not there.
  */
+#include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
 
 #include <errno.h>
@@ -44,7 +45,7 @@ static void vsock_expire(struct virtio_vsock *vsock)
 
 static void vsock_timer_ready(struct loop_source *source, uint32_t events)
 {
-	struct virtio_vsock *vsock = (struct virtio_vsock *)((char *)source - offsetof(struct virtio_vsock, timer));
+	struct virtio_vsock *vsock = container_of(source, struct virtio_vsock, timer);
 	uint64_t expirations;
 
 	(void)events;

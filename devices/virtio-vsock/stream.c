@@ -6,6 +6,7 @@
  *                   counts what the host took.
  *   host to guest   read from the host into the guest's rx buffer, never more than the guest has space for.
  */
+#include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
 
 #include <errno.h>
@@ -113,7 +114,7 @@ uint64_t stream_probe_all(struct virtio_vsock *vsock, uint64_t now_ns)
 	uint64_t next = 0;
 
 	for (struct vsock_link *link = vsock->probing.next; link != &vsock->probing; link = link->next) {
-		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, probing_link);
+		struct vsock_conn *conn = container_of(link, struct vsock_conn, probing_link);
 		if (conn->probe_ns <= now_ns) {
 			conn->probe_interval_ns *= 2;
 			if (conn->probe_interval_ns > PROBE_LAST_NS)

@@ -9,6 +9,7 @@
  * Programs are not trusted either: their line is bounded in length and time, and only a few may be in this state at once. The
  * others wait in the kernel's queue.
  */
+#include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
 
 #include <ctype.h>
@@ -118,7 +119,7 @@ static bool parse_connect(const char *line, uint32_t *port)
 
 static void client_ready(struct loop_source *source, uint32_t events)
 {
-	struct unix_client *client = (struct unix_client *)((char *)source - offsetof(struct unix_client, source));
+	struct unix_client *client = container_of(source, struct unix_client, source);
 	struct virtio_vsock *vsock = client->owner->vsock;
 	uint32_t port = 0;
 
@@ -156,7 +157,7 @@ static void client_add(struct vsock_unix *side, int fd)
 
 static void listener_ready(struct loop_source *source, uint32_t events)
 {
-	struct vsock_unix *side = (struct vsock_unix *)((char *)source - offsetof(struct vsock_unix, listener));
+	struct vsock_unix *side = container_of(source, struct vsock_unix, listener);
 
 	(void)events;
 	while (side->client_count < CLIENTS_MAX) {
@@ -185,7 +186,7 @@ uint64_t vsock_unix_expire(struct virtio_vsock *vsock, uint64_t now_ns)
 	if (!side)
 		return 0;
 	for (struct vsock_link *link = side->clients.next; link != &side->clients && !next;) {
-		struct unix_client *client = LINK_OF(link, struct unix_client, link);
+		struct unix_client *client = container_of(link, struct unix_client, link);
 		link = link->next;
 		if (client->deadline_ns <= now_ns)
 			close(client_release(client));
@@ -268,7 +269,7 @@ void vsock_unix_destroy(struct virtio_vsock *vsock)
 	if (!side)
 		return;
 	for (struct vsock_link *link = side->clients.next; link != &side->clients;) {
-		struct unix_client *client = LINK_OF(link, struct unix_client, link);
+		struct unix_client *client = container_of(link, struct unix_client, link);
 		link = link->next;
 		close(client_release(client));
 	}

@@ -9,6 +9,7 @@
  * When the driver offers no rx buffers, what we have to say is kept as flags of connections, and RSTs without a connection in a
  * fifo. When that is full, tx waits (5.10.6.1.2 allows it): a guest that does not read stalls only itself.
  */
+#include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
 
 #include <errno.h>
@@ -21,7 +22,7 @@
 
 static struct virtio_vsock *from_device(struct virtio_device *dev)
 {
-	return (struct virtio_vsock *)((char *)dev - offsetof(struct virtio_vsock, dev));
+	return container_of(dev, struct virtio_vsock, dev);
 }
 
 /* Asks for another round, after the other sources of the loop had theirs: vsock_notify() is called again. */
@@ -282,7 +283,7 @@ static void vsock_reset(struct virtio_device *dev)
 
 	vsock_enter(vsock);
 	for (struct vsock_link *link = vsock->all.next; link != &vsock->all; link = link->next) {
-		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, all_link);
+		struct vsock_conn *conn = container_of(link, struct vsock_conn, all_link);
 		/* A connect of which no driver has heard waits for the first one: its probe begins with a reset. */
 		if (conn->state == VSOCK_CONNECTING && (conn->pending & PENDING_REQUEST))
 			continue;
@@ -340,7 +341,7 @@ void virtio_vsock_destroy(struct virtio_vsock *vsock)
 		return;
 	assert(vsock->depth == 0);
 	for (struct vsock_link *link = vsock->all.next; link != &vsock->all; link = link->next) {
-		struct vsock_conn *conn = LINK_OF(link, struct vsock_conn, all_link);
+		struct vsock_conn *conn = container_of(link, struct vsock_conn, all_link);
 		conn->done = NULL;
 		conn->closed = NULL;
 		conn_kill(conn, 0);

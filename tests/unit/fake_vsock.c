@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/container.h"
 #include "base/le.h"
 
 #define BUFFER_BYTES 65536
@@ -163,7 +164,7 @@ static void connection_free(struct connection *c)
 
 static void closings_ready(struct loop_source *source, uint32_t events)
 {
-	struct virtio_vsock *vsock = (struct virtio_vsock *)((char *)source - offsetof(struct virtio_vsock, closings));
+	struct virtio_vsock *vsock = container_of(source, struct virtio_vsock, closings);
 	eventfd_t count;
 	(void)events;
 	eventfd_read(source->fd, &count);
@@ -196,7 +197,7 @@ static int find_and_accept(struct virtio_vsock *vsock, uint32_t port, struct vso
 
 static void port_ready(struct loop_source *source, uint32_t events)
 {
-	struct connection *c = (struct connection *)((char *)source - offsetof(struct connection, source));
+	struct connection *c = container_of(source, struct connection, source);
 	le32 port;
 	(void)events;
 	loop_remove(c->vsock->loop, source);
@@ -220,7 +221,7 @@ static void port_ready(struct loop_source *source, uint32_t events)
 
 static void listener_ready(struct loop_source *source, uint32_t events)
 {
-	struct virtio_vsock *vsock = (struct virtio_vsock *)((char *)source - offsetof(struct virtio_vsock, listener));
+	struct virtio_vsock *vsock = container_of(source, struct virtio_vsock, listener);
 	const int fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC);
 	(void)events;
 	if (fd < 0)

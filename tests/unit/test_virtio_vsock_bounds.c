@@ -1,4 +1,5 @@
 /* virtio-vsock: floods, fairness, reset, and connections that start at the host. */
+#include "base/container.h"
 #include "tests/unit/vsock_driver.h"
 
 #include <criterion/criterion.h>
@@ -94,7 +95,7 @@ Test(vsock_bounds, memory_granted_to_all_connections_is_bounded)
 			;
 	}
 	for (struct vsock_link *link = drv.vsock->all.next; link != &drv.vsock->all; link = link->next)
-		granted += LINK_OF(link, struct vsock_conn, all_link)->buf_alloc;
+		granted += container_of(link, struct vsock_conn, all_link)->buf_alloc;
 	cr_expect(granted <= 112ull << 20, "%lu", (unsigned long)granted);
 }
 
