@@ -38,7 +38,9 @@ void harness_spawn_agent(struct harness *h)
 	assert(h->agent >= 0);
 	if (h->agent)
 		return;
-	signal(SIGPIPE, SIG_DFL);
+	/* As process 1 has them, whatever nohup, make or a shell's & left to us. */
+	for (int number = 1; number < NSIG; number++)
+		signal(number, SIG_DFL);
 	char log[128];
 	snprintf(log, sizeof(log), "%s/log", h->folder);
 	dup2(open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600), STDERR_FILENO);
