@@ -1,7 +1,7 @@
 /* Threads with small stacks; see thread.h. */
 #include "base/thread.h"
 
-#define STACK_BYTES (256u << 10)
+#define STACK_BYTES (1u << 20)
 
 int thread_start(pthread_t *thread, void *(*fn)(void *arg), void *arg)
 {

@@ -102,7 +102,7 @@ static int create_vcpu(struct machine *machine, unsigned index, struct error *er
 	return result < 0 ? result : vcpu_set_msrs(vcpu, err);
 }
 
-static int create_vm_and_vcpus(struct machine *machine, struct error *err)
+int machine_create_vm(struct machine *machine, struct error *err)
 {
 	int result = create_vm(machine, err);
 	if (result < 0)
@@ -119,37 +119,7 @@ static int create_vm_and_vcpus(struct machine *machine, struct error *err)
 	return 0;
 }
 
-static void set_state(struct machine *machine, enum machine_state state)
-{
-	pthread_mutex_lock(&machine->lock);
-	machine->state = state;
-	pthread_cond_broadcast(&machine->changed);
-	pthread_mutex_unlock(&machine->lock);
-}
-
-/* Waits until the machine has left `state`; returns what it is in then. */
-static enum machine_state wait_while(struct machine *machine, enum machine_state state)
-{
-	pthread_mutex_lock(&machine->lock);
-	while (machine->state == state)
-		pthread_cond_wait(&machine->changed, &machine->lock);
-	const enum machine_state now = machine->state;
-	pthread_mutex_unlock(&machine->lock);
-	return now;
-}
-
-static void *first_vcpu_thread(void *arg)
-{
-	struct vcpu *vcpu = arg;
-	struct machine *machine = vcpu->machine;
-	machine->create_result = create_vm_and_vcpus(machine, &machine->create_error);
-	set_state(machine, MACHINE_CREATED);
-	if (wait_while(machine, MACHINE_CREATED) == MACHINE_RUNNING)
-		vcpu_run(vcpu);
-	return NULL;
-}
-
-static void *other_vcpu_thread(void *arg)
+static void *vcpu_thread(void *arg)
 {
 	vcpu_run(arg);
 	return NULL;
@@ -162,17 +132,7 @@ static int create_parts(struct machine *machine, struct error *err)
 		return error_set(err, result, "%llu MiB of guest memory: %s; give less with --memory",
 				 (unsigned long long)(machine->config.memory_bytes >> 20), strerror(-result));
 	machine->uart_irq_fd = make_event_fd(err);
-	if (machine->uart_irq_fd < 0)
-		return machine->uart_irq_fd;
-	struct vcpu *first = &machine->vcpus[0];
-	first->machine = machine;
-	machine->state = MACHINE_CREATING;
-	result = thread_start(&first->thread, first_vcpu_thread, first);
-	if (result < 0) {
-		machine->state = MACHINE_ABANDONED;
-		return error_set(err, result, "starting a vCPU: %s", strerror(-result));
-	}
-	return 0;
+	return machine->uart_irq_fd < 0 ? machine->uart_irq_fd : 0;
 }
 
 int machine_create(int kvm_fd, const struct machine_config *config, struct loop *loop, struct machine **result, struct error *err)
@@ -185,9 +145,6 @@ int machine_create(int kvm_fd, const struct machine_config *config, struct loop 
 	machine->loop = loop;
 	machine->kvm_fd = kvm_fd;
 	machine->vm_fd = machine->uart_irq_fd = -1;
-	machine->state = MACHINE_ABANDONED; /* until there is a thread */
-	pthread_mutex_init(&machine->lock, NULL);
-	pthread_cond_init(&machine->changed, NULL);
 	for (unsigned i = 0; i < LAYOUT_CPUS_MAX; i++)
 		machine->vcpus[i].fd = -1;
 	uart_init(&machine->uart, config->console_fd, uart_interrupt, machine);
@@ -204,12 +161,6 @@ void machine_destroy(struct machine *machine)
 {
 	if (!machine)
 		return;
-	if (machine->state != MACHINE_ABANDONED) {
-		wait_while(machine, MACHINE_CREATING);
-		assert(machine->state == MACHINE_CREATED);
-		set_state(machine, MACHINE_ABANDONED);
-		pthread_join(machine->vcpus[0].thread, NULL);
-	}
 	for (unsigned i = 0; i < machine->attached_count; i++) {
 		struct attached *attached = &machine->attached[i];
 		for (unsigned queue = 0; queue < attached->mmio.dev->ops->queue_count; queue++) {
@@ -363,11 +314,6 @@ static int set_boot_registers(struct machine *machine, struct error *err)
 
 int machine_start(struct machine *machine, struct error *err)
 {
-	wait_while(machine, MACHINE_CREATING);
-	if (machine->create_result < 0) {
-		*err = machine->create_error;
-		return machine->create_result;
-	}
 	int result = connect_irq_fd(machine, machine->uart_irq_fd, LAYOUT_IRQ_COM1, err);
 	for (unsigned i = 0; result >= 0 && i < machine->attached_count; i++)
 		result = connect_device(machine, &machine->attached[i], err);
@@ -375,13 +321,12 @@ int machine_start(struct machine *machine, struct error *err)
 		result = set_boot_registers(machine, err);
 	if (result < 0)
 		return result;
-	for (unsigned i = 1; i < machine->config.cpus; i++) {
+	for (unsigned i = 0; i < machine->config.cpus; i++) {
 		struct vcpu *vcpu = &machine->vcpus[i];
-		result = thread_start(&vcpu->thread, other_vcpu_thread, vcpu);
+		result = thread_start(&vcpu->thread, vcpu_thread, vcpu);
 		if (result < 0)
 			return error_set(err, result, "starting a vCPU: %s", strerror(-result));
 	}
-	set_state(machine, MACHINE_RUNNING);
 	return 0;
 }
 

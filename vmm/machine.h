@@ -1,10 +1,12 @@
 /*
  * The machine: guest RAM, vCPUs, interrupt controllers, the UART and the virtio-mmio pages of the devices attached to it.
  *
- * Threads: one for each vCPU. The first of them also creates the VM, while the caller goes on with what needs no VM: KVM_CREATE_VM sleeps
- * for milliseconds in some kernels (it waits for an RCU grace period). Devices run on the loops that they were created with; the
- * machine hands them notifications (ioeventfd) and takes their interrupts (irqfd). How the VM ends is told once, on the loop given to
- * machine_create(). There is no way to stop a running machine but to exit the process: its threads, memory and descriptors go with it.
+ * Threads: one for each vCPU. Devices run on the loops that they were created with; the machine hands them notifications (ioeventfd) and
+ * takes their interrupts (irqfd). How the VM ends is told once, on the loop given to machine_create(). There is no way to stop a running
+ * machine but to exit the process: its threads, memory and descriptors go with it.
+ *
+ * The order: machine_create(), then machine_attach() for each device and machine_boot(), which need only guest RAM, and machine_create_vm(),
+ * which may run beside them on another thread; at last machine_start().
  */
 #ifndef TRVMM_VMM_MACHINE_H
 #define TRVMM_VMM_MACHINE_H
@@ -33,11 +35,14 @@ struct machine_config {
 
 struct machine;
 
-/*
- * Creates guest RAM, and starts to create the VM and its vCPUs on the open /dev/kvm `kvm_fd` (borrowed). Returns 0 or -errno with one line;
- * what KVM refuses is told by machine_start().
- */
+/* Creates guest RAM, for a VM on the open /dev/kvm `kvm_fd` (borrowed). Returns 0 or -errno with one line. */
 int machine_create(int kvm_fd, const struct machine_config *config, struct loop *loop, struct machine **machine, struct error *err);
+
+/*
+ * Creates the VM and its vCPUs. Sleeps for milliseconds where KVM_CREATE_VM waits for RCU grace periods (Linux 6.1 does, for its thread
+ * that recovers large pages). Returns 0 or -errno with one line.
+ */
+int machine_create_vm(struct machine *machine, struct error *err);
 
 /* Frees a machine that was never started. NULL is allowed. */
 void machine_destroy(struct machine *machine);
@@ -52,7 +57,7 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
 		 struct error *err);
 
 /*
- * Waits for the VM, connects the devices with it and starts the vCPUs. From here on the machine lives until the process exits.
+ * Connects the devices with the VM and starts the vCPUs. From here on the machine lives until the process exits.
  * Returns 0, or -errno with one line: nothing of the guest has run then.
  */
 int machine_start(struct machine *machine, struct error *err);

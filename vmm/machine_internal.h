@@ -36,14 +36,6 @@ struct vcpu {
 	pthread_t thread;
 };
 
-/* Where the creation of the VM stands; under the machine's lock. */
-enum machine_state {
-	MACHINE_CREATING, /* the first vCPU's thread is at it */
-	MACHINE_CREATED,  /* done; or failed, as `create_result` tells: waiting for what comes next */
-	MACHINE_RUNNING,
-	MACHINE_ABANDONED, /* will never run: threads end */
-};
-
 struct machine {
 	struct machine_config config;
 	struct loop *loop; /* borrowed */
@@ -57,13 +49,8 @@ struct machine {
 	struct uart uart;
 	int uart_irq_fd;
 	atomic_flag ended;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	enum machine_state state;
 	struct kernel_image boot_kernel; /* what was loaded: its entry points; the descriptor is not ours */
 	enum boot_protocol boot_protocol;
-	int create_result;
-	struct error create_error;
 };
 
 /* vcpu.c: runs the vCPU on this thread until the machine ends. */

@@ -364,6 +364,55 @@ static int boot(struct run *run, struct error *err)
 	return result;
 }
 
+/* What goes into the guest's memory, and onto its disk. All that needs no VM. */
+static int prepare_guest(struct run *run, struct error *err)
+{
+	int result = make_disk(run, err);
+	timeline_mark("disk planned");
+	if (result == 0)
+		result = attach_devices(run, err);
+	if (result == 0)
+		result = make_session(run, err);
+	timeline_mark("devices attached");
+	if (result == 0)
+		result = boot(run, err);
+	timeline_mark("kernel loaded");
+	return result;
+}
+
+struct preparation {
+	struct run *run;
+	int result;
+	struct error err;
+};
+
+static void *prepare_guest_thread(void *arg)
+{
+	struct preparation *preparation = arg;
+	preparation->result = prepare_guest(preparation->run, &preparation->err);
+	return NULL;
+}
+
+/*
+ * Creating the VM is mostly sleep, preparing the guest is mostly work, so they overlap. The VM is made here and the work is done on a new
+ * thread, because that way round the sleep begins first also where both share one processor.
+ */
+static int prepare_vm_and_guest(struct run *run, struct error *err)
+{
+	struct preparation preparation = { .run = run };
+	pthread_t thread;
+	int result = thread_start(&thread, prepare_guest_thread, &preparation);
+	if (result < 0)
+		return error_set(err, result, "starting a thread: %s", strerror(-result));
+	result = machine_create_vm(run->machine, err);
+	timeline_mark("VM created");
+	pthread_join(thread, NULL);
+	if (preparation.result == 0)
+		return result;
+	*err = preparation.err;
+	return preparation.result;
+}
+
 static int prepare(struct run *run, int kvm_fd, struct error *err)
 {
 	const struct options *options = run->options;
@@ -377,20 +426,10 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	};
 	/* Before there are threads, which inherit the blocked signals. */
 	int result = watch_signals(run, err);
-	/* Then at once: the VM is made while we plan the disk and load the kernel. */
 	if (result == 0)
 		result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
 	if (result == 0)
-		result = make_disk(run, err);
-	timeline_mark("disk planned");
-	if (result == 0)
-		result = attach_devices(run, err);
-	if (result == 0)
-		result = make_session(run, err);
-	timeline_mark("devices attached");
-	if (result == 0)
-		result = boot(run, err);
-	timeline_mark("kernel loaded");
+		result = prepare_vm_and_guest(run, err);
 	if (result == 0)
 		result = add_timer(run, &run->boot_timer, options->boot_timeout_s, boot_timed_out, err);
 	if (result == 0 && options->timeout_s)

@@ -169,6 +169,8 @@ static int prepare(struct world *world, const struct options *options, struct er
 	snprintf(cmdline, sizeof(cmdline), "%s cpus=%u", WORLD_CMDLINE, options->cpus);
 	if (result == 0)
 		result = machine_boot(world->machine, &world->kernel, options->boot, cmdline, err);
+	if (result == 0)
+		result = machine_create_vm(world->machine, err);
 	return result;
 }
 
