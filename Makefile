@@ -84,7 +84,7 @@ $(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h | $(BU
 	$(call say,AGENT,$@)
 	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ $(AGENT_SRCS)
 
-$(BUILD)/guest/vmlinux: guest/kernel/trvmm.config guest/kernel/build.sh
+$(BUILD)/guest/vmlinux: guest/kernel/trvmm.config guest/kernel/build.sh $(wildcard guest/kernel/patches/*.patch)
 	$(call say,KERNEL,$@)
 	$(Q)guest/kernel/build.sh $(BUILD)/guest
 	@touch $@

@@ -2,7 +2,7 @@
 # build.sh OUTDIR: put vmlinux (stripped), bzImage, kernel.config and System.map (for
 # the addresses in a panic's trace) in OUTDIR.
 #
-# The kernel is Debian's linux-source-6.1 configured by trvmm.config. What was built
+# The kernel is Debian's linux-source-6.1 with patches/, configured by trvmm.config. What was built
 # is kept in the user's cache under a digest of everything that can change it, so
 # a second clone or a cleaned build directory only copies. V=1 shows the build,
 # JOBS=N sets its parallelism.
@@ -13,7 +13,7 @@ package=linux-source-6.1
 tarball=/usr/src/$package.tar.xz
 # Debian package, and the command or file that shows that it is there.
 needed="$package:$tarball gcc:gcc make:make flex:flex bison:bison bc:bc xz-utils:xz
-        libelf-dev:/usr/include/gelf.h binutils:objcopy perl:perl"
+        libelf-dev:/usr/include/gelf.h binutils:objcopy perl:perl patch:patch"
 
 here=$(cd "$(dirname "$0")" && pwd)
 fragment=$here/trvmm.config
@@ -42,7 +42,7 @@ install_missing() {
 
 digest() {
     {
-        cat "$fragment" "$here/build.sh"
+        cat "$fragment" "$here/build.sh" "$here"/patches/*.patch
         dpkg-query -W -f '${Version}\n' $package
         gcc --version | head -n 1
         ld --version | head -n 1
@@ -79,6 +79,11 @@ build() {
     tar -xf $tarball -C "$1" --exclude="$package/arch/[!Kx]*.[chS]" --exclude="$package/arch/[!Kx]*.dts*" \
         --exclude="$package/Documentation/[!K]*" --exclude="$package/tools/testing/*" \
         --exclude="$package/tools/perf/*" --exclude="$package/drivers/gpu/*.[ch]" --exclude="$package/sound/*.[ch]"
+
+    local change
+    for change in "$here"/patches/*.patch; do
+        patch --quiet --fuzz=0 -p1 -d "$src" <"$change" || { say "$change does not apply"; return 1; }
+    done
 
     # Nothing of the machine, the user, the caller or the hour may reach the image.
     local make=(nice env -i PATH="$PATH" LC_ALL=C KBUILD_BUILD_USER=trvmm KBUILD_BUILD_HOST=trvmm
