@@ -217,7 +217,7 @@ static size_t put_madt(struct acpi_area *area, const struct boot_machine *machin
 {
 	const size_t start = align_area(area);
 	const struct acpi_madt madt = {
-		.header = header_of("APIC", 5), .lapic = le32_make((uint32_t)LAYOUT_LAPIC), .flags = le32_make(1)
+		.header = header_of("APIC", 5), .lapic = le32_make((uint32_t)LAYOUT_LAPIC), .flags = le32_make(machine->pic)
 	};
 	put(area, &madt, sizeof(madt));
 	for (unsigned cpu = 0; cpu < machine->cpus; cpu++) {

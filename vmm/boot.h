@@ -11,6 +11,7 @@
 #define TRVMM_VMM_BOOT_H
 
 #include <linux/kvm.h>
+#include <stdbool.h>
 
 #include "base/error.h"
 #include "vmm/guest_mem.h"
@@ -24,6 +25,8 @@ struct boot_device {
 
 struct boot_machine {
 	unsigned cpus;
+	unsigned ioapic_pins;
+	bool pic; /* two 8259s, too */
 	const struct boot_device *devices; /* virtio-mmio pages */
 	unsigned device_count;
 };
@@ -36,8 +39,8 @@ int boot_prepare(const struct guest_mem *mem, const struct kernel_image *kernel,
 		 const struct boot_machine *machine, struct error *err);
 
 /* Sets the registers of the first vCPU for the kernel that was prepared. `sregs` holds what KVM_GET_SREGS gave. */
-void boot_set_registers(const struct kernel_image *kernel, enum boot_protocol protocol,
-			struct kvm_regs *regs, struct kvm_sregs *sregs);
+void boot_set_registers(const struct kernel_image *kernel, enum boot_protocol protocol, struct kvm_regs *regs,
+			struct kvm_sregs *sregs);
 
 /* What makes the bytes add up to 0 when it stands in the checksum field among them, which holds 0 now: MP and ACPI tables. */
 uint8_t boot_checksum(const uint8_t *bytes, size_t length);

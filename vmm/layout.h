@@ -26,14 +26,15 @@
 #define LAYOUT_VIRTIO_MMIO 0xd0000000ull
 #define LAYOUT_VIRTIO_BYTES 0x1000ull
 #define LAYOUT_IOAPIC 0xfec00000ull
+#define LAYOUT_IOAPIC_BYTES 0x1000ull
 #define LAYOUT_LAPIC 0xfee00000ull
 #define LAYOUT_KVM_IDENTITY_MAP 0xfffbc000ull
 #define LAYOUT_KVM_TSS 0xfffbd000ull
 
 #define LAYOUT_CPUS_MAX 8
 #define LAYOUT_IRQ_COM1 4
-/* IOAPIC pins for devices, in this order: those without an ISA tradition first. */
-#define LAYOUT_DEVICE_IRQS { 16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 9, 10, 11 }
+/* Pins of the I/O APIC for devices, in this order. Each pin up to the last that is used costs the guest's start 0.1 ms. */
+#define LAYOUT_DEVICE_IRQS { 5, 6, 7, 9, 10, 11, 16, 17, 18, 19, 20, 21, 22, 23 }
 #define LAYOUT_DEVICES_MAX 14
 
 #endif

@@ -23,16 +23,39 @@ static int kvm_call(int fd, unsigned long request, const void *argument, const c
 	return result < 0 ? error_set(err, -errno, "%s: %s", name, strerror(errno)) : result;
 }
 
-static void raise_irq_fd(int fd)
+/* An eventfd takes a write unless its counter is at its end, and then what it stands for is pending anyway. */
+static void signal_event_fd(int fd)
 {
-	/* An eventfd takes a write unless its counter is at its end, and then the interrupt is pending anyway. */
 	(void)!eventfd_write(fd, 1);
+}
+
+/* What the I/O APIC sends to the local APICs. A message for a processor that is not there is lost, as on a bus. */
+static void send_message(void *data, uint32_t address, uint32_t message)
+{
+	const struct machine *machine = data;
+	const struct kvm_msi msi = { .address_lo = address, .data = message };
+	ioctl(machine->vm_fd, KVM_SIGNAL_MSI, &msi);
+}
+
+static void raise_irq(struct machine *machine, unsigned irq, int irq_fd)
+{
+	if (machine->split_irqchip)
+		ioapic_raise(&machine->ioapic, irq);
+	else
+		signal_event_fd(irq_fd);
 }
 
 static void uart_interrupt(void *data)
 {
-	const struct machine *machine = data;
-	raise_irq_fd(machine->uart_irq_fd);
+	struct machine *machine = data;
+	raise_irq(machine, LAYOUT_IRQ_COM1, machine->uart_irq_fd);
+}
+
+/* Whether KVM can leave the I/O APIC to us. */
+static bool can_split_irqchip(int kvm_fd)
+{
+	return ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SPLIT_IRQCHIP) > 0 &&
+	       ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SIGNAL_MSI) > 0;
 }
 
 static int make_event_fd(struct error *err)
@@ -65,6 +88,21 @@ static int set_memory(struct machine *machine, struct error *err)
 	return 0;
 }
 
+static int create_irqchip(struct machine *machine, struct error *err)
+{
+	if (machine->split_irqchip) {
+		/* The argument is the number of pins whose routes KVM sets aside. There are none. */
+		const struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { 0 } };
+		return kvm_call(machine->vm_fd, KVM_ENABLE_CAP, &split, "KVM_CAP_SPLIT_IRQCHIP", err);
+	}
+	int result = kvm_call(machine->vm_fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
+	if (result >= 0 && machine->config.pc) {
+		const struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+		result = kvm_call(machine->vm_fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
+	}
+	return result;
+}
+
 static int create_vm(struct machine *machine, struct error *err)
 {
 	int result = kvm_call(machine->kvm_fd, KVM_CREATE_VM, NULL, "KVM_CREATE_VM", err);
@@ -76,11 +114,7 @@ static int create_vm(struct machine *machine, struct error *err)
 	if (result >= 0 && ioctl(machine->vm_fd, KVM_SET_TSS_ADDR, LAYOUT_KVM_TSS) < 0)
 		result = error_set(err, -errno, "KVM_SET_TSS_ADDR: %s", strerror(errno));
 	if (result >= 0)
-		result = kvm_call(machine->vm_fd, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP", err);
-	if (result >= 0 && machine->config.pit) {
-		const struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
-		result = kvm_call(machine->vm_fd, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2", err);
-	}
+		result = create_irqchip(machine, err);
 	return result < 0 ? result : set_memory(machine, err);
 }
 
@@ -131,6 +165,9 @@ static int create_parts(struct machine *machine, struct error *err)
 	if (result < 0)
 		return error_set(err, result, "%llu MiB of guest memory: %s; give less with --memory",
 				 (unsigned long long)(machine->config.memory_bytes >> 20), strerror(-result));
+	machine->split_irqchip = !machine->config.pc && can_split_irqchip(machine->kvm_fd);
+	if (machine->split_irqchip)
+		return 0;
 	machine->uart_irq_fd = make_event_fd(err);
 	return machine->uart_irq_fd < 0 ? machine->uart_irq_fd : 0;
 }
@@ -196,13 +233,13 @@ const struct guest_mem *machine_mem(struct machine *machine)
 static void device_interrupt(struct virtio_device *dev)
 {
 	const struct attached *attached = dev->wiring;
-	raise_irq_fd(attached->irq_fd);
+	raise_irq(attached->machine, attached->irq, attached->irq_fd);
 }
 
 static void device_kick(struct virtio_device *dev, unsigned queue)
 {
 	const struct attached *attached = dev->wiring;
-	raise_irq_fd(attached->kicks[queue].source.fd);
+	signal_event_fd(attached->kicks[queue].source.fd);
 }
 
 static void queue_kicked(struct loop_source *source, uint32_t events)
@@ -221,9 +258,9 @@ static int attach_queue(struct attached *attached, unsigned queue, struct error 
 	const int fd = make_event_fd(err);
 	if (fd < 0)
 		return fd;
-	*kick = (struct queue_kick){
-		.source = { .fd = fd, .events = EPOLLIN, .ready = queue_kicked }, .attached = attached, .queue = queue
-	};
+	*kick = (struct queue_kick){ .source = { .fd = fd, .events = EPOLLIN, .ready = queue_kicked },
+				     .attached = attached,
+				     .queue = queue };
 	const int result = loop_add(attached->mmio.dev->loop, &kick->source);
 	return result < 0 ? error_set(err, result, "epoll: %s", strerror(-result)) : 0;
 }
@@ -234,7 +271,9 @@ int machine_attach(struct machine *machine, struct virtio_device *dev, struct er
 	if (machine->attached_count == LAYOUT_DEVICES_MAX)
 		return error_set(err, -ENOSPC, "too many devices: %d at most", LAYOUT_DEVICES_MAX);
 	struct attached *attached = &machine->attached[machine->attached_count];
+	attached->machine = machine;
 	attached->irq = irqs[machine->attached_count];
+	attached->irq_fd = -1;
 	attached->address = LAYOUT_VIRTIO_MMIO + machine->attached_count * LAYOUT_VIRTIO_BYTES;
 	virtio_mmio_init(&attached->mmio, dev);
 	dev->interrupt = device_interrupt;
@@ -242,10 +281,12 @@ int machine_attach(struct machine *machine, struct virtio_device *dev, struct er
 	dev->wiring = attached;
 	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++)
 		attached->kicks[queue].source.fd = -1;
-	attached->irq_fd = make_event_fd(err);
 	machine->attached_count++;
-	if (attached->irq_fd < 0)
-		return attached->irq_fd;
+	if (!machine->split_irqchip) {
+		attached->irq_fd = make_event_fd(err);
+		if (attached->irq_fd < 0)
+			return attached->irq_fd;
+	}
 	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++) {
 		const int result = attach_queue(attached, queue, err);
 		if (result < 0)
@@ -257,7 +298,7 @@ int machine_attach(struct machine *machine, struct virtio_device *dev, struct er
 /* Joins the device's eventfds with the VM: notifications come out of it, interrupts go in. */
 static int connect_device(struct machine *machine, struct attached *attached, struct error *err)
 {
-	int result = connect_irq_fd(machine, attached->irq_fd, attached->irq, err);
+	int result = machine->split_irqchip ? 0 : connect_irq_fd(machine, attached->irq_fd, attached->irq, err);
 	for (unsigned queue = 0; result >= 0 && queue < attached->mmio.dev->ops->queue_count; queue++) {
 		const struct kvm_ioeventfd ioeventfd = {
 			.datamatch = queue,
@@ -279,6 +320,7 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
 	struct boot_device devices[LAYOUT_DEVICES_MAX];
 	char *line = NULL;
 	size_t length = 0;
+	unsigned last_pin = LAYOUT_IRQ_COM1;
 
 	FILE *stream = open_memstream(&line, &length);
 	if (!stream)
@@ -287,9 +329,18 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
 	for (unsigned i = 0; i < machine->attached_count; i++) {
 		const struct attached *attached = &machine->attached[i];
 		devices[i] = (struct boot_device){ .mmio = attached->address, .irq = attached->irq };
+		last_pin = attached->irq > last_pin ? attached->irq : last_pin;
 		fprintf(stream, " virtio_mmio.device=4K@0x%llx:%u", (unsigned long long)attached->address, attached->irq);
 	}
-	const struct boot_machine tables = { .cpus = machine->config.cpus, .devices = devices, .device_count = machine->attached_count };
+	const unsigned pins = machine->split_irqchip ? last_pin + 1 : IOAPIC_PINS_MAX;
+	ioapic_init(&machine->ioapic, pins, send_message, machine);
+	const struct boot_machine tables = {
+		.cpus = machine->config.cpus,
+		.ioapic_pins = pins,
+		.pic = !machine->split_irqchip,
+		.devices = devices,
+		.device_count = machine->attached_count,
+	};
 	int result = fclose(stream) ? error_set(err, -ENOMEM, "out of memory") : 0;
 	if (result == 0)
 		result = boot_prepare(&machine->mem, kernel, protocol, line, &tables, err);
@@ -314,7 +365,7 @@ static int set_boot_registers(struct machine *machine, struct error *err)
 
 int machine_start(struct machine *machine, struct error *err)
 {
-	int result = connect_irq_fd(machine, machine->uart_irq_fd, LAYOUT_IRQ_COM1, err);
+	int result = machine->split_irqchip ? 0 : connect_irq_fd(machine, machine->uart_irq_fd, LAYOUT_IRQ_COM1, err);
 	for (unsigned i = 0; result >= 0 && i < machine->attached_count; i++)
 		result = connect_device(machine, &machine->attached[i], err);
 	if (result >= 0)

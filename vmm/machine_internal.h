@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "devices/virtio/virtio_mmio.h"
+#include "vmm/ioapic.h"
 #include "vmm/layout.h"
 #include "vmm/machine.h"
 #include "vmm/uart.h"
@@ -23,8 +24,9 @@ struct queue_kick {
 struct attached {
 	struct virtio_mmio mmio;
 	gpa_t address;
+	struct machine *machine;
 	unsigned irq;
-	int irq_fd;
+	int irq_fd; /* -1: the I/O APIC is ours */
 	struct queue_kick kicks[VIRTIO_MAX_QUEUES];
 };
 
@@ -47,7 +49,9 @@ struct machine {
 	struct attached attached[LAYOUT_DEVICES_MAX];
 	unsigned attached_count;
 	struct uart uart;
-	int uart_irq_fd;
+	int uart_irq_fd; /* -1: the I/O APIC is ours */
+	bool split_irqchip;
+	struct ioapic ioapic; /* when it is split */
 	atomic_flag ended;
 	struct kernel_image boot_kernel; /* what was loaded: its entry points; the descriptor is not ours */
 	enum boot_protocol boot_protocol;

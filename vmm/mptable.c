@@ -63,7 +63,7 @@ struct mp_ioapic {
 struct mp_interrupt {
 	uint8_t type; /* 3: I/O interrupt, 4: local interrupt */
 	uint8_t kind; /* 0 INT, 1 NMI, 3 ExtINT */
-	le16 flags;   /* 0: as the bus has it */
+	le16 flags; /* 0: as the bus has it */
 	uint8_t bus, bus_irq;
 	uint8_t apic, pin;
 };
@@ -77,7 +77,6 @@ _Static_assert(sizeof(struct mp_interrupt) == 8, "MP 4.3.4");
 
 #define APIC_VERSION 0x14
 #define IOAPIC_VERSION 0x11
-#define IOAPIC_PINS 24
 
 struct mp_table {
 	uint8_t bytes[1024]; /* up to the end of base memory at 640 KiB */
@@ -93,16 +92,17 @@ static void append(struct mp_table *table, const void *entry, size_t length)
 	table->entries++;
 }
 
-static void append_interrupts(struct mp_table *table, uint8_t ioapic_id)
+static void append_interrupts(struct mp_table *table, const struct boot_machine *machine, uint8_t ioapic_id)
 {
-	for (uint8_t pin = 0; pin < IOAPIC_PINS; pin++) {
+	for (uint8_t pin = 0; pin < machine->ioapic_pins; pin++) {
 		const struct mp_interrupt interrupt = { .type = 3, .bus_irq = pin, .apic = ioapic_id, .pin = pin };
 		append(table, &interrupt, sizeof(interrupt));
 	}
 	/* LINT0 takes the 8259's interrupts, LINT1 NMIs, on all processors. */
 	const struct mp_interrupt extint = { .type = 4, .kind = 3, .apic = 0xff, .pin = 0 };
 	const struct mp_interrupt nmi = { .type = 4, .kind = 1, .apic = 0xff, .pin = 1 };
-	append(table, &extint, sizeof(extint));
+	if (machine->pic)
+		append(table, &extint, sizeof(extint));
 	append(table, &nmi, sizeof(nmi));
 }
 
@@ -127,7 +127,7 @@ void mptable_write(const struct guest_mem *mem, const struct boot_machine *machi
 		.type = 2, .id = ioapic_id, .version = IOAPIC_VERSION, .flags = 1, .address = le32_make((uint32_t)LAYOUT_IOAPIC)
 	};
 	append(&table, &ioapic, sizeof(ioapic));
-	append_interrupts(&table, ioapic_id);
+	append_interrupts(&table, machine, ioapic_id);
 
 	const size_t header_at = sizeof(struct mp_floating);
 	struct mp_header header = {

@@ -419,7 +419,7 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	const struct machine_config config = {
 		.memory_bytes = options->memory_bytes,
 		.cpus = options->cpus,
-		.pit = options->kernel != NULL,
+		.pc = options->kernel != NULL,
 		.console_fd = options->console ? STDERR_FILENO : -1,
 		.ended = on_machine_ended,
 		.data = run,

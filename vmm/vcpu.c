@@ -46,7 +46,8 @@ static bool port_write(struct machine *machine, uint16_t port, uint8_t value, un
 		uart_write(&machine->uart, port - UART_PORT, value);
 	if (size != 1)
 		return false;
-	return (port == PORT_I8042_COMMAND && value == I8042_RESET) || (port == PORT_RESET_CONTROL && (value & RESET_CONTROL_RESET));
+	return (port == PORT_I8042_COMMAND && value == I8042_RESET) ||
+	       (port == PORT_RESET_CONTROL && (value & RESET_CONTROL_RESET));
 }
 
 static uint8_t port_read(struct machine *machine, uint16_t port)
@@ -78,10 +79,29 @@ static bool serve_port_io(struct vcpu *vcpu)
 	return reset;
 }
 
+/* Double words only, as the data sheet has it. */
+static void serve_ioapic(struct machine *machine, struct kvm_run *run)
+{
+	const uint32_t offset = (uint32_t)(run->mmio.phys_addr - LAYOUT_IOAPIC);
+	uint32_t value;
+	if (run->mmio.is_write && run->mmio.len == sizeof(value)) {
+		memcpy(&value, run->mmio.data, sizeof(value));
+		ioapic_write(&machine->ioapic, offset, value);
+	} else if (!run->mmio.is_write) {
+		value = ioapic_read(&machine->ioapic, offset);
+		memset(run->mmio.data, 0, sizeof(run->mmio.data));
+		memcpy(run->mmio.data, &value, sizeof(value));
+	}
+}
+
 static void serve_mmio(struct vcpu *vcpu)
 {
 	struct machine *machine = vcpu->machine;
 	struct kvm_run *run = vcpu->run;
+	if (machine->split_irqchip && run->mmio.phys_addr - LAYOUT_IOAPIC < LAYOUT_IOAPIC_BYTES) {
+		serve_ioapic(machine, run);
+		return;
+	}
 	const uint64_t offset = run->mmio.phys_addr - LAYOUT_VIRTIO_MMIO;
 	const uint64_t index = offset / LAYOUT_VIRTIO_BYTES;
 	const unsigned length = run->mmio.len <= sizeof(run->mmio.data) ? run->mmio.len : sizeof(run->mmio.data);
@@ -103,7 +123,8 @@ static void describe_failure(const struct kvm_run *run, char *text, size_t size)
 {
 	const char *hint = "";
 	if (!host_has_hardware_virtualization())
-		hint = " (the processor shows neither VMX nor SVM: this KVM is software only and runs no Linux guests; see trvmm doctor)";
+		hint = " (the processor shows neither VMX nor SVM: this KVM is software only and runs no Linux guests; see trvmm "
+		       "doctor)";
 	if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR)
 		snprintf(text, size, "KVM stopped with internal error %u%s", run->internal.suberror, hint);
 	else if (run->exit_reason == KVM_EXIT_FAIL_ENTRY)

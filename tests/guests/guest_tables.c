@@ -3,7 +3,7 @@
 
 #define MP_FLOATING 0x9fc00ul
 #define DEVICES 3u
-#define DEVICE_PIN 16u
+#define DEVICE_PIN 5u
 
 static uint8_t sum(const uint8_t *bytes, size_t length)
 {
@@ -167,9 +167,9 @@ unsigned cmdline_check(const char *cmdline)
 	unsigned cpus = 0;
 	EXPECT(strlen(cmdline) < 4096);
 	EXPECT(!memcmp(cmdline, WORLD_CMDLINE " ", sizeof(WORLD_CMDLINE)));
-	EXPECT(contains(cmdline, " virtio_mmio.device=4K@0xd0000000:16"));
-	EXPECT(contains(cmdline, " virtio_mmio.device=4K@0xd0001000:17"));
-	EXPECT(contains(cmdline, " virtio_mmio.device=4K@0xd0002000:18"));
+	EXPECT(contains(cmdline, " virtio_mmio.device=4K@0xd0000000:5"));
+	EXPECT(contains(cmdline, " virtio_mmio.device=4K@0xd0001000:6"));
+	EXPECT(contains(cmdline, " virtio_mmio.device=4K@0xd0002000:7"));
 	EXPECT(!contains(cmdline, "0xd0003000"));
 	for (const char *at = cmdline; *at; at++)
 		if (!memcmp(at, " cpus=", 6))

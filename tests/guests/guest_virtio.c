@@ -3,7 +3,7 @@
 
 #define MMIO_FIRST 0xd0000000ul
 #define MMIO_BYTES 0x1000ul
-#define PIN_FIRST 16u
+#define PIN_FIRST 5u
 #define MAGIC 0x74726976u
 #define DEVICES 3u
 

@@ -1,7 +1,9 @@
 /*
  * guest_runner: runs one test guest in a machine of libtrvmm and tells what came of it.
  *
- *   guest_runner [--cpus N] [--boot linux64|pvh] [--timeout S] GUEST.elf
+ *   guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--timeout S] GUEST.elf
+ *
+ * --pc: with the interrupt controllers of a PC, all in KVM.
  *
  * The machine (see world.h) runs in a child process; this one copies the results that the guest prints to its console,
  * `ok - GUEST: NAME`, `not ok - ...`, `skip - ...`, and adds those that only the host can tell: that the child lives and ends in
@@ -40,6 +42,7 @@ struct options {
 	unsigned cpus;
 	unsigned timeout_s;
 	enum boot_protocol boot;
+	bool pc;
 };
 
 #ifdef __SANITIZE_THREAD__
@@ -147,6 +150,7 @@ static int prepare(struct world *world, const struct options *options, struct er
 	const struct machine_config config = {
 		.memory_bytes = WORLD_MEMORY_BYTES,
 		.cpus = options->cpus,
+		.pc = options->pc,
 		.console_fd = STDOUT_FILENO,
 		.ended = on_ended,
 		.data = world,
@@ -385,7 +389,7 @@ static int supervise(const struct options *options)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: guest_runner [--cpus N] [--boot linux64|pvh] [--timeout S] GUEST.elf\n");
+	fprintf(stderr, "usage: guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--timeout S] GUEST.elf\n");
 	return 2;
 }
 
@@ -394,6 +398,7 @@ int main(int argc, char **argv)
 	static const struct option longs[] = {
 		{ "cpus", required_argument, NULL, 'c' },
 		{ "boot", required_argument, NULL, 'b' },
+		{ "pc", no_argument, NULL, 'p' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -408,6 +413,8 @@ int main(int argc, char **argv)
 			options.timeout_s = (unsigned)atoi(optarg);
 		else if (option == 'b' && (!strcmp(optarg, "pvh") || !strcmp(optarg, "linux64")))
 			options.boot = optarg[0] == 'p' ? BOOT_PVH : BOOT_LINUX64;
+		else if (option == 'p')
+			options.pc = true;
 		else
 			return usage();
 	}
@@ -416,7 +423,8 @@ int main(int argc, char **argv)
 	options.path = argv[optind];
 	const char *slash = strrchr(options.path, '/');
 	char name[64];
-	snprintf(name, sizeof(name), "%.*s", (int)strcspn(slash ? slash + 1 : options.path, "."), slash ? slash + 1 : options.path);
+	const char *file = slash ? slash + 1 : options.path;
+	snprintf(name, sizeof(name), "%.*s%s", (int)strcspn(file, "."), file, options.pc ? "-pc" : "");
 	options.name = name;
 
 	const int kvm_fd = host_open_kvm(&err);

@@ -19,7 +19,7 @@ static struct guest_mem mem;
 static struct kernel_image kernel;
 static struct error err;
 static struct boot_device devices[LAYOUT_DEVICES_MAX];
-static struct boot_machine machine = { .cpus = 1, .devices = devices, .device_count = 2 };
+static struct boot_machine machine = { .cpus = 1, .ioapic_pins = 24, .pic = true, .devices = devices, .device_count = 2 };
 
 static void describe(unsigned cpus, unsigned device_count)
 {
