@@ -1,6 +1,7 @@
 /* The command line; see options.h. */
 #include "vmm/options.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
@@ -43,10 +44,7 @@ enum option_id {
 };
 
 /* One row for each option: what getopt needs and what --help says. */
-static const struct {
-	int id;
-	const char *name, *argument, *help;
-} table[] = {
+static const struct option_row table[] = {
 	{ OPT_KERNEL, "kernel", "FILE", "bzImage or ELF vmlinux (default: trvmm's own guest kernel)" },
 	{ OPT_LAYERS, "layers", "A[,B...]", "layers or images, bottom first; repeatable (default: a busybox root)" },
 	{ OPT_MEMORY, "memory", "SIZE", "memory of the guest (default: 256M)" },
@@ -71,6 +69,23 @@ static const struct {
 };
 #define TABLE_ROWS (sizeof(table) / sizeof(table[0]))
 
+/* The options that say what is on the root disk: `trvmm disk ...` has them too. */
+static bool describes_root_disk(int id)
+{
+	return id == OPT_LAYERS || id == OPT_DISK_SIZE;
+}
+
+static void print_row(const struct option_row *row)
+{
+	char left[48], with_argument[40];
+	snprintf(with_argument, sizeof(with_argument), "--%s%s%s", row->name, row->argument ? " " : "", row->argument ? row->argument : "");
+	if (row->id < 256)
+		snprintf(left, sizeof(left), "-%c, %s", row->id, with_argument);
+	else
+		snprintf(left, sizeof(left), "    %s", with_argument);
+	printf("  %-30s %s\n", left, row->help);
+}
+
 void options_print_help(void)
 {
 	fputs("Usage: trvmm [OPTIONS] [--] COMMAND [ARG...]   run COMMAND in a new microVM\n"
@@ -79,20 +94,21 @@ void options_print_help(void)
 	      "\n"
 	      "Options:\n",
 	      stdout);
-	for (size_t i = 0; i < TABLE_ROWS; i++) {
-		char left[48], with_argument[40];
-		snprintf(with_argument, sizeof(with_argument), "--%s%s%s", table[i].name, table[i].argument ? " " : "",
-			 table[i].argument ? table[i].argument : "");
-		if (table[i].id < 256)
-			snprintf(left, sizeof(left), "-%c, %s", table[i].id, with_argument);
-		else
-			snprintf(left, sizeof(left), "    %s", with_argument);
-		printf("  %-30s %s\n", left, table[i].help);
-	}
+	for (size_t i = 0; i < TABLE_ROWS; i++)
+		print_row(&table[i]);
 	fputs("\n"
 	      "Exit status: the command's own; 128 + n when signal n killed it; 127 not found, 126 not executable,\n"
 	      "125 when trvmm itself failed, with one line on stderr that says why. See trvmm(1).\n",
 	      stdout);
+}
+
+void options_print_disk_help(const struct option_row *own, size_t own_count)
+{
+	for (size_t i = 0; i < TABLE_ROWS; i++)
+		if (describes_root_disk(table[i].id))
+			print_row(&table[i]);
+	for (size_t i = 0; i < own_count; i++)
+		print_row(&own[i]);
 }
 
 int options_parse_size(const char *text, uint64_t *bytes)
@@ -231,8 +247,9 @@ static int parse_boot(struct options *options, const char *text, struct error *e
 	return 0;
 }
 
-static int parse_one(struct options *options, int id, const char *argument, struct error *err)
+static int take_option(void *data, int id, const char *argument, struct error *err)
 {
+	struct options *options = data;
 	switch (id) {
 	case OPT_KERNEL:
 		options->kernel = argument;
@@ -296,15 +313,27 @@ static int parse_one(struct options *options, int id, const char *argument, stru
 	}
 }
 
-/* What was wrong with the option that getopt did not like. Its letter or id is in optopt; 0: a long one that is unknown or ambiguous. */
-static int complain(int argc, char **argv, int kind, struct error *err)
+/* The options that a command line may have: rows of the table, and those of a subcommand. */
+struct grammar {
+	const struct option_row *rows[2 * TABLE_ROWS];
+	size_t count;
+};
+
+static void grammar_add(struct grammar *grammar, const struct option_row *row)
 {
-	for (size_t i = 0; i < TABLE_ROWS; i++) {
-		if (table[i].id != optopt)
+	assert(grammar->count < 2 * TABLE_ROWS);
+	grammar->rows[grammar->count++] = row;
+}
+
+/* What was wrong with the option that getopt did not like. Its letter or id is in optopt; 0: a long one that is unknown or ambiguous. */
+static int complain(int argc, char **argv, const struct grammar *grammar, int kind, struct error *err)
+{
+	for (size_t i = 0; i < grammar->count; i++) {
+		if (grammar->rows[i]->id != optopt)
 			continue;
 		if (kind == ':')
-			return error_set(err, -EINVAL, "option '--%s' needs a value; see trvmm --help", table[i].name);
-		return error_set(err, -EINVAL, "option '--%s' takes no value; see trvmm --help", table[i].name);
+			return error_set(err, -EINVAL, "option '--%s' needs a value; see trvmm --help", grammar->rows[i]->name);
+		return error_set(err, -EINVAL, "option '--%s' takes no value; see trvmm --help", grammar->rows[i]->name);
 	}
 	/* A letter may stand amid others, so that getopt is not behind their word yet. */
 	const char letter[] = { '-', (char)optopt, '\0' };
@@ -314,28 +343,49 @@ static int complain(int argc, char **argv, int kind, struct error *err)
 	return error_set(err, -EINVAL, "unknown or ambiguous option '%s'; see trvmm --help", quoted);
 }
 
-int options_parse(int argc, char **argv, struct options *options, struct error *err)
+/* Tells `take` of each option in turn. `order` is getopt's: "+" ends at the first word that is no option, "" collects such words at the end. */
+static int walk_options(int argc, char **argv, const struct grammar *grammar, const char *order, option_taker *take, void *data,
+			struct error *err)
 {
-	struct option longs[TABLE_ROWS + 1] = { { NULL, 0, NULL, 0 } };
-	char shorts[3 * TABLE_ROWS + 3] = "+:";
+	struct option longs[2 * TABLE_ROWS + 1] = { { NULL, 0, NULL, 0 } };
+	char shorts[6 * TABLE_ROWS + 3];
 
-	*options = (struct options){ .memory_bytes = DEFAULT_MEMORY_BYTES, .cpus = 1, .boot_timeout_s = DEFAULT_BOOT_TIMEOUT_S };
-	int result = add_env(options, DEFAULT_PATH, err);
-	for (size_t i = 0; i < TABLE_ROWS; i++) {
-		longs[i] = (struct option){ table[i].name, table[i].argument ? required_argument : no_argument, NULL, table[i].id };
-		if (table[i].id < 256)
-			sprintf(shorts + strlen(shorts), "%c%s", table[i].id, table[i].argument ? ":" : "");
+	sprintf(shorts, "%s:", order);
+	for (size_t i = 0; i < grammar->count; i++) {
+		const struct option_row *row = grammar->rows[i];
+		longs[i] = (struct option){ row->name, row->argument ? required_argument : no_argument, NULL, row->id };
+		if (row->id < 256)
+			sprintf(shorts + strlen(shorts), "%c%s", row->id, row->argument ? ":" : "");
 	}
 	opterr = 0;
 	optind = 0; /* forget an earlier parse, even one that ended within a word */
-	while (result == 0) {
+	for (;;) {
 		const int id = getopt_long(argc, argv, shorts, longs, NULL);
 		if (id == -1)
-			break;
+			return 0;
 		if (id == '?' || id == ':')
-			return complain(argc, argv, id, err);
-		result = parse_one(options, id, optarg, err);
+			return complain(argc, argv, grammar, id, err);
+		const int result = take(data, id, optarg, err);
+		if (result < 0)
+			return result;
 	}
+}
+
+static int set_defaults(struct options *options, struct error *err)
+{
+	*options = (struct options){ .memory_bytes = DEFAULT_MEMORY_BYTES, .cpus = 1, .boot_timeout_s = DEFAULT_BOOT_TIMEOUT_S };
+	return add_env(options, DEFAULT_PATH, err);
+}
+
+int options_parse(int argc, char **argv, struct options *options, struct error *err)
+{
+	struct grammar grammar = { .count = 0 };
+
+	int result = set_defaults(options, err);
+	for (size_t i = 0; i < TABLE_ROWS; i++)
+		grammar_add(&grammar, &table[i]);
+	if (result == 0)
+		result = walk_options(argc, argv, &grammar, "+", take_option, options, err);
 	options->command = (const char *const *)argv + optind;
 	if (result < 0 || options->help || options->version)
 		return result;
@@ -347,6 +397,37 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 	if (!options->command[0][0])
 		return error_set(err, -EINVAL, "the command is empty; give one: trvmm [OPTIONS] -- COMMAND [ARG...]");
 	return 0;
+}
+
+/* Options that a subcommand shares with a run go to `options`, its own to `take`. */
+struct disk_parse {
+	struct options *options;
+	option_taker *take;
+	void *data;
+};
+
+static int take_disk_option(void *data, int id, const char *argument, struct error *err)
+{
+	const struct disk_parse *parse = data;
+	return describes_root_disk(id) ? take_option(parse->options, id, argument, err) : parse->take(parse->data, id, argument, err);
+}
+
+int options_parse_disk(int argc, char **argv, const struct option_row *own, size_t own_count, option_taker *take, void *data,
+		       struct options *options, struct error *err)
+{
+	struct grammar grammar = { .count = 0 };
+	struct disk_parse parse = { .options = options, .take = take, .data = data };
+
+	int result = set_defaults(options, err);
+	for (size_t i = 0; i < TABLE_ROWS; i++)
+		if (describes_root_disk(table[i].id))
+			grammar_add(&grammar, &table[i]);
+	for (size_t i = 0; i < own_count; i++)
+		grammar_add(&grammar, &own[i]);
+	if (result == 0)
+		result = walk_options(argc, argv, &grammar, "", take_disk_option, &parse, err);
+	options->command = (const char *const *)argv + optind;
+	return result;
 }
 
 void options_destroy(struct options *options)

@@ -1,4 +1,4 @@
-/* The command line of `trvmm [OPTIONS] [--] COMMAND [ARG...]`. */
+/* The command line of `trvmm [OPTIONS] [--] COMMAND [ARG...]`, and what `trvmm disk ...` has in common with it. */
 #ifndef TRVMM_VMM_OPTIONS_H
 #define TRVMM_VMM_OPTIONS_H
 
@@ -36,6 +36,27 @@ struct options {
  */
 int options_parse(int argc, char **argv, struct options *options, struct error *err);
 void options_destroy(struct options *options);
+
+/* One option: what getopt needs and what --help says. An id below 256 is its letter. */
+struct option_row {
+	int id;
+	const char *name, *argument, *help; /* argument NULL: takes none */
+};
+
+/* Gets one option; `argument` lives as long as argv. Returns 0 or -EINVAL with one line. */
+typedef int option_taker(void *data, int id, const char *argument, struct error *err);
+
+/*
+ * Parses the command line of a subcommand of `trvmm disk`: the options that describe the root disk, as for a run, and the `own_count`
+ * options of its own (ids from OPTION_OWN on, or letters), which go to `take`. Words that are no options are in options->command, wherever
+ * they stood. Returns and owns as options_parse() does.
+ */
+#define OPTION_OWN 1024
+int options_parse_disk(int argc, char **argv, const struct option_row *own, size_t own_count, option_taker *take, void *data,
+		       struct options *options, struct error *err);
+
+/* A line for each option that options_parse_disk() knows. */
+void options_print_disk_help(const struct option_row *own, size_t own_count);
 
 /* The text of --help. */
 void options_print_help(void);

@@ -15,17 +15,15 @@
 
 #include "base/container.h"
 #include "base/thread.h"
-#include "devices/virtio-blk/disk_ext4.h"
 #include "devices/virtio-blk/virtio_blk.h"
 #include "devices/virtio-vsock/virtio_vsock.h"
 #include "guest/agent/protocol.h"
-#include "layers/layers.h"
-#include "vmm/agent_blob.h"
 #include "vmm/cli/cli.h"
 #include "vmm/command.h"
 #include "vmm/host.h"
 #include "vmm/machine.h"
 #include "vmm/reaper.h"
+#include "vmm/root_disk.h"
 #include "vmm/session.h"
 #include "vmm/terminal.h"
 #include "vmm/timeline.h"
@@ -52,10 +50,7 @@
 struct run {
 	const struct options *options;
 	struct loop *loop;
-	struct tree *tree;
-	struct image_config image;
-	struct ext4_plan *plan;
-	struct disk *disk;
+	struct root_disk root;
 	struct kernel_image kernel;
 	struct machine *machine;
 	struct loop *blk_loop;
@@ -246,40 +241,6 @@ static int watch_signals(struct run *run, struct error *err)
 
 /* ---- set-up ---- */
 
-/* Layers to one tree, with the agent on top. */
-static int make_tree(struct run *run, struct error *err)
-{
-	const struct options *options = run->options;
-	const struct layers_memory_file agent = {
-		.path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes
-	};
-
-	if (options->layer_count)
-		return layers_load_image((const char *const *)options->layers, options->layer_count, &agent, 1, NULL, &run->tree,
-					 &run->image, err);
-	char *path = data_file("busybox.tar");
-	if (!path)
-		return error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");
-	const char *const paths[] = { path };
-	const int result = layers_load(paths, 1, &agent, 1, NULL, &run->tree, err);
-	free(path);
-	return result;
-}
-
-/* Tree to plan to disk. */
-static int make_disk(struct run *run, struct error *err)
-{
-	int result = make_tree(run, err);
-	if (result < 0)
-		return result;
-	const struct ext4_options ext4 = { .size_bytes = run->options->disk_bytes, .label = "trvmm" };
-	result = ext4_plan_build(run->tree, &ext4, &run->plan, err);
-	if (result < 0)
-		return result;
-	result = disk_ext4_create(run->plan, false, &run->disk);
-	return result < 0 ? error_set(err, result, "the root disk: %s", strerror(-result)) : 0;
-}
-
 static int open_kernel(struct run *run, struct error *err)
 {
 	char *fallback = NULL;
@@ -307,7 +268,7 @@ static int attach_devices(struct run *run, struct error *err)
 	run->blk_loop = loop_create();
 	if (!run->blk_loop)
 		return error_set(err, -errno, "epoll: %s", strerror(errno));
-	int result = virtio_blk_create(run->blk_loop, mem, run->disk, &run->blk);
+	int result = virtio_blk_create(run->blk_loop, mem, run->root.disk, &run->blk);
 	if (result == 0)
 		result = virtio_vsock_create(run->loop, mem, VSOCK_GUEST_CID, &run->vsock);
 	if (result < 0)
@@ -320,7 +281,7 @@ static int make_session(struct run *run, struct error *err)
 {
 	const struct options *options = run->options;
 	struct command command;
-	int result = command_resolve(options, &run->image, &command, err);
+	int result = command_resolve(options, &run->root.image, &command, err);
 	if (result < 0)
 		return result;
 	struct session_spec spec = {
@@ -367,7 +328,7 @@ static int boot(struct run *run, struct error *err)
 /* What goes into the guest's memory, and onto its disk. All that needs no VM. */
 static int prepare_guest(struct run *run, struct error *err)
 {
-	int result = make_disk(run, err);
+	int result = root_disk_open(run->options, &run->root, err);
 	timeline_mark("disk planned");
 	if (result == 0)
 		result = attach_devices(run, err);

@@ -516,3 +516,49 @@ Test(options, help_lists_every_option)
 	for (const char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
 		cr_assert(strlen(line) <= 132, "%s", line);
 }
+
+/* ---- subcommands of `trvmm disk` --------------------------------------------------------------------------------------------- */
+
+static const struct option_row own_rows[] = {
+	{ 'o', "output", "FILE", "" },
+	{ OPTION_OWN, "json", NULL, "" },
+};
+
+static int note_option(void *data, int id, const char *argument, struct error *to)
+{
+	char *notes = data;
+	if (argument && !strcmp(argument, "bad"))
+		return error_set(to, -EINVAL, "bad");
+	sprintf(notes + strlen(notes), "%s=%s;", id == 'o' ? "output" : "json", argument ? argument : "");
+	return 0;
+}
+
+static int parse_disk(char *notes, const char *const *words)
+{
+	static char *argv[16]; /* options refers to it */
+	int argc = 0;
+	memset(argv, 0, sizeof(argv));
+	for (argv[argc++] = strdup("export"); *words; words++)
+		argv[argc++] = strdup(*words);
+	notes[0] = '\0';
+	err.text[0] = '\0';
+	return options_parse_disk(argc, argv, own_rows, 2, note_option, notes, &options, &err);
+}
+#define DISK(...) parse_disk(notes, (const char *const[]){ __VA_ARGS__, NULL })
+
+Test(options, disk_subcommands_share_what_describes_the_root_disk)
+{
+	char notes[256];
+	cr_assert_eq(DISK("--layers", "a,b", "/etc", "-o", "x", "--json", "--disk-size=1G", "more"), 0, "%s", err.text);
+	cr_assert_str_eq(notes, "output=x;json=;");
+	cr_assert(options.layer_count == 2 && options.disk_bytes == 1 << 30);
+	cr_assert(!strcmp(options.command[0], "/etc") && !strcmp(options.command[1], "more") && !options.command[2]);
+	options_destroy(&options);
+	cr_assert_eq(DISK("--memory", "1G"), -EINVAL);
+	cr_assert(strstr(err.text, "--memory"), "%s", err.text);
+	options_destroy(&options);
+	cr_assert_eq(DISK("--layers", "a", "-o"), -EINVAL);
+	cr_assert(strstr(err.text, "'--output' needs a value"), "%s", err.text);
+	options_destroy(&options);
+	cr_assert_eq(DISK("-o", "bad"), -EINVAL);
+}

@@ -1,0 +1,53 @@
+/* The root disk; see root_disk.h. */
+#include "vmm/root_disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "devices/virtio-blk/disk_ext4.h"
+#include "guest/agent/protocol.h"
+#include "vmm/agent_blob.h"
+#include "vmm/run.h"
+
+/* Layers to one tree, with the agent on top. */
+static int make_tree(const struct options *options, struct root_disk *root, struct error *err)
+{
+	const struct layers_memory_file agent = {
+		.path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes
+	};
+
+	if (options->layer_count)
+		return layers_load_image((const char *const *)options->layers, options->layer_count, &agent, 1, NULL, &root->tree,
+					 &root->image, err);
+	char *path = data_file("busybox.tar");
+	if (!path)
+		return error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");
+	const char *const paths[] = { path };
+	const int result = layers_load(paths, 1, &agent, 1, NULL, &root->tree, err);
+	free(path);
+	return result;
+}
+
+int root_disk_open(const struct options *options, struct root_disk *root, struct error *err)
+{
+	*root = (struct root_disk){ NULL };
+	int result = make_tree(options, root, err);
+	if (result < 0)
+		return result;
+	const struct ext4_options ext4 = { .size_bytes = options->disk_bytes, .label = "trvmm" };
+	result = ext4_plan_build(root->tree, &ext4, &root->plan, err);
+	if (result < 0)
+		return result;
+	result = disk_ext4_create(root->plan, false, &root->disk);
+	return result < 0 ? error_set(err, result, "the root disk: %s", strerror(-result)) : 0;
+}
+
+void root_disk_close(struct root_disk *root)
+{
+	disk_destroy(root->disk);
+	ext4_plan_destroy(root->plan);
+	tree_destroy(root->tree);
+	image_config_free(&root->image);
+	*root = (struct root_disk){ NULL };
+}

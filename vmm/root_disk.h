@@ -1,0 +1,27 @@
+/*
+ * The root disk, from the options that describe it: layers to a tree, the tree to a plan, the plan to a disk. A run boots from it, and the
+ * subcommands of `trvmm disk` look at it.
+ */
+#ifndef TRVMM_VMM_ROOT_DISK_H
+#define TRVMM_VMM_ROOT_DISK_H
+
+#include "base/error.h"
+#include "devices/virtio-blk/disk.h"
+#include "ext4gen/ext4gen.h"
+#include "layers/layers.h"
+#include "vmm/options.h"
+
+/* All is owned. */
+struct root_disk {
+	struct tree *tree;
+	struct image_config image; /* of the topmost image among the layers */
+	struct ext4_plan *plan;
+	struct disk *disk;
+};
+
+/* Makes the disk that `options` describe. Returns 0 or -errno with one line; root_disk_close() is due in either case. */
+int root_disk_open(const struct options *options, struct root_disk *root, struct error *err);
+
+void root_disk_close(struct root_disk *root);
+
+#endif
