@@ -1,8 +1,8 @@
 /*
- * Copy-on-write; see cow.h.
+ * Copy-on-write; see cow.h. What is written lies in the store: a memory file, or the data of a kept disk, at an offset of its own.
  *
- * Invariants: a COW block's bytes are all in the memory file. A ZERO block is a hole there, so that a write to a part of it
- * needs no copy. What the memory file holds under a BASE block means nothing (a failed write may leave something there).
+ * Invariants: a WRITTEN block's bytes are all in the store. What the store holds under a BASE or ZERO block means nothing: a failed write
+ * may have left something there, or one that a crash has undone.
  */
 #include "ext4gen/cow.h"
 
@@ -16,123 +16,61 @@
 #include <unistd.h>
 
 #include "base/iov.h"
+#include "ext4gen/block_states_internal.h"
 #include "ext4gen/cursor_internal.h"
+#include "ext4gen/kept_internal.h"
 
 #define BLOCK_BYTES 4096u
 
-enum state { STATE_BASE = 0, STATE_COW = 1, STATE_ZERO = 2 };
-
-/* States are kept for 64 Ki blocks (256 MiB) at once, 32 in a word, lowest bits first. */
-enum {
-	BLOCKS_PER_WORD = 32,
-	BLOCKS_PER_CHUNK = 65536,
-	WORDS_PER_CHUNK = BLOCKS_PER_CHUNK / BLOCKS_PER_WORD,
-};
-
 struct cow {
 	uint64_t size_bytes;
+	uint64_t zero_from; /* the base reads as zeroes from this byte on; a multiple of BLOCK_BYTES */
 	cow_base_readv readv;
-	const void *base;  /* borrowed */
-	int fd;            /* owned; the memory file, -1 until something is written */
-	uint64_t **chunks; /* owned; NULL: all blocks BASE, &all_zero: all blocks ZERO */
-	uint64_t chunk_count;
+	const void *base;   /* borrowed */
+	int fd;             /* the store; owned, or the kept disk's; -1 until something is written */
+	uint64_t store_offset;
+	struct kept *kept;  /* owned; NULL: changes live in memory */
+	struct block_states states;
+	bool store_changed; /* since the last flush */
 };
-
-/* Marks a chunk that was discarded as a whole: the guest may discard terabytes, and pays for none. */
-static uint64_t all_zero;
-
-/* ---- states ------------------------------------------------------------------------------------------------------------------ */
-
-static uint64_t repeat_state(enum state state)
-{
-	return (uint64_t)state * 0x5555555555555555u;
-}
-
-/* Tells the state of `block` and how many blocks from there on have it, at most `max` (which is more than 0). */
-static uint64_t state_run(const struct cow *cow, uint64_t block, uint64_t max, enum state *state)
-{
-	const uint64_t *words = cow->chunks[block / BLOCKS_PER_CHUNK];
-	const uint64_t first = block % BLOCKS_PER_CHUNK;
-	const uint64_t end = max < BLOCKS_PER_CHUNK - first ? first + max : BLOCKS_PER_CHUNK;
-	if (!words || words == &all_zero) {
-		*state = words ? STATE_ZERO : STATE_BASE;
-		return end - first;
-	}
-	*state = words[first / BLOCKS_PER_WORD] >> first % BLOCKS_PER_WORD * 2 & 3;
-	uint64_t at = first;
-	while (at < end) {
-		const uint64_t differs = (words[at / BLOCKS_PER_WORD] ^ repeat_state(*state)) >> at % BLOCKS_PER_WORD * 2;
-		if (differs) {
-			at += (uint64_t)__builtin_ctzll(differs) / 2;
-			break;
-		}
-		at += BLOCKS_PER_WORD - at % BLOCKS_PER_WORD;
-	}
-	return (at < end ? at : end) - first;
-}
-
-/* The words of a chunk, which from now on has its own. NULL: no memory. */
-static uint64_t *chunk_words(struct cow *cow, uint64_t chunk)
-{
-	uint64_t *words = cow->chunks[chunk];
-	if (words && words != &all_zero)
-		return words;
-	uint64_t *own = calloc(WORDS_PER_CHUNK, sizeof(*own));
-	if (!own)
-		return NULL;
-	if (words)
-		memset(own, 0xAA, WORDS_PER_CHUNK * sizeof(*own)); /* STATE_ZERO throughout */
-	cow->chunks[chunk] = own;
-	return own;
-}
-
-static int set_states(struct cow *cow, uint64_t block, uint64_t count, enum state state)
-{
-	while (count) {
-		const uint64_t chunk = block / BLOCKS_PER_CHUNK, first = block % BLOCKS_PER_CHUNK;
-		const uint64_t take = count < BLOCKS_PER_CHUNK - first ? count : BLOCKS_PER_CHUNK - first;
-		block += take;
-		count -= take;
-		if (take == BLOCKS_PER_CHUNK && state == STATE_ZERO) {
-			if (cow->chunks[chunk] != &all_zero)
-				free(cow->chunks[chunk]);
-			cow->chunks[chunk] = &all_zero;
-			continue;
-		}
-		uint64_t *words = chunk_words(cow, chunk);
-		if (!words)
-			return -ENOMEM;
-		for (uint64_t at = first; at < first + take;) {
-			const uint64_t shift = at % BLOCKS_PER_WORD;
-			uint64_t n = BLOCKS_PER_WORD - shift;
-			if (n > first + take - at)
-				n = first + take - at;
-			const uint64_t mask = (n == BLOCKS_PER_WORD ? ~(uint64_t)0 : ((uint64_t)1 << 2 * n) - 1) << 2 * shift;
-			uint64_t *word = &words[at / BLOCKS_PER_WORD];
-			*word = (*word & ~mask) | (repeat_state(state) & mask);
-			at += n;
-		}
-	}
-	return 0;
-}
 
 /* ---- life -------------------------------------------------------------------------------------------------------------------- */
 
-int cow_create(uint64_t size_bytes, cow_base_readv readv, const void *base, struct cow **cow)
+static int create(uint64_t size_bytes, cow_base_readv readv, const void *base, bool keep, struct cow **cow)
 {
 	if (size_bytes % BLOCK_BYTES || size_bytes > INT64_MAX)
 		return -EINVAL;
 	struct cow *made = calloc(1, sizeof(*made));
 	if (!made)
 		return -ENOMEM;
-	const uint64_t blocks = size_bytes / BLOCK_BYTES;
-	*made = (struct cow){ .size_bytes = size_bytes, .readv = readv, .base = base, .fd = -1 };
-	made->chunk_count = blocks / BLOCKS_PER_CHUNK + (blocks % BLOCKS_PER_CHUNK != 0);
-	made->chunks = calloc(made->chunk_count + 1, sizeof(*made->chunks));
-	if (!made->chunks) {
+	*made = (struct cow){ .size_bytes = size_bytes, .zero_from = size_bytes, .readv = readv, .base = base, .fd = -1 };
+	if (block_states_init(&made->states, size_bytes / BLOCK_BYTES, keep) < 0) {
 		free(made);
 		return -ENOMEM;
 	}
+	*cow = made;
+	return 0;
+}
+
+int cow_create(uint64_t size_bytes, cow_base_readv readv, const void *base, struct cow **cow)
+{
+	return create(size_bytes, readv, base, false, cow);
+}
+
+int cow_open_kept(const char *path, enum cow_access access, uint64_t size_bytes, cow_base_readv readv, const struct cow_binding *binding,
+		  const void *base, struct cow **cow, struct error *err)
+{
+	struct cow *made;
+	int rc = create(size_bytes, readv, base, true, &made);
+	if (rc)
+		return error_set(err, rc, "kept disk '%s': %s", path, strerror(-rc));
+	rc = kept_open(path, access, size_bytes, binding, base, &made->states, &made->kept, err);
+	if (rc) {
+		cow_destroy(made);
+		return rc;
+	}
+	made->fd = kept_fd(made->kept);
+	made->store_offset = kept_data_offset(made->kept);
 	*cow = made;
 	return 0;
 }
@@ -141,13 +79,18 @@ void cow_destroy(struct cow *cow)
 {
 	if (!cow)
 		return;
-	for (uint64_t i = 0; i < cow->chunk_count; i++)
-		if (cow->chunks[i] != &all_zero)
-			free(cow->chunks[i]);
-	free(cow->chunks);
-	if (cow->fd >= 0)
+	block_states_free(&cow->states);
+	if (cow->kept)
+		kept_close(cow->kept);
+	else if (cow->fd >= 0)
 		close(cow->fd);
 	free(cow);
+}
+
+void cow_set_zero_from(struct cow *cow, uint64_t offset)
+{
+	assert(offset % BLOCK_BYTES == 0 && offset <= cow->size_bytes);
+	cow->zero_from = offset;
 }
 
 uint64_t cow_used_bytes(const struct cow *cow)
@@ -158,8 +101,17 @@ uint64_t cow_used_bytes(const struct cow *cow)
 	return (uint64_t)st.st_blocks * 512;
 }
 
+enum cow_state cow_run(const struct cow *cow, uint64_t offset, uint64_t *end)
+{
+	enum cow_state state;
+	assert(offset < cow->size_bytes);
+	const uint64_t block = offset / BLOCK_BYTES;
+	*end = (block + block_states_run(&cow->states, block, cow->size_bytes / BLOCK_BYTES - block, &state)) * BLOCK_BYTES;
+	return state;
+}
+
 /* The memory file is made at the first write: most short runs never get so far. */
-static int open_memory(struct cow *cow)
+static int open_store(struct cow *cow)
 {
 	if (cow->fd >= 0)
 		return 0;
@@ -173,6 +125,12 @@ static int open_memory(struct cow *cow)
 	}
 	cow->fd = fd;
 	return 0;
+}
+
+static int store_write(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+	cow->store_changed = true;
+	return iov_pwrite_full(cow->fd, iov, count, cow->store_offset + offset);
 }
 
 /* The sum of the vector's lengths, which the caller has checked against the disk. */
@@ -191,12 +149,12 @@ static uint64_t touched_blocks(uint64_t offset, uint64_t length)
 
 /* ---- reading ----------------------------------------------------------------------------------------------------------------- */
 
-static int read_state(const struct cow *cow, enum state state, uint64_t offset, const struct iovec *iov, unsigned count)
+static int read_state(const struct cow *cow, enum cow_state state, uint64_t offset, const struct iovec *iov, unsigned count)
 {
 	switch (state) {
-	case STATE_COW:
-		return iov_pread_full(cow->fd, iov, count, offset);
-	case STATE_ZERO:
+	case COW_WRITTEN:
+		return iov_pread_full(cow->fd, iov, count, cow->store_offset + offset);
+	case COW_ZERO:
 		iov_zero(iov, count, 0, SIZE_MAX);
 		return 0;
 	default:
@@ -210,8 +168,8 @@ int cow_readv(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigne
 	struct cursor to = { .iov = iov };
 	bool whole = true;
 	while (length) {
-		enum state state;
-		const uint64_t blocks = state_run(cow, offset / BLOCK_BYTES, touched_blocks(offset, length), &state);
+		enum cow_state state;
+		const uint64_t blocks = block_states_run(&cow->states, offset / BLOCK_BYTES, touched_blocks(offset, length), &state);
 		const uint64_t run = blocks * BLOCK_BYTES - offset % BLOCK_BYTES;
 		/* Nearly always all of the request has one state. */
 		if (whole && run >= length)
@@ -235,19 +193,19 @@ int cow_readv(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigne
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 
-/* Makes a BASE block COW with the bytes that it has, for a write to a part of it. Other states need nothing. */
+/* Makes a block WRITTEN with the bytes that it has, for a write to a part of it. */
 static int copy_up(struct cow *cow, uint64_t block)
 {
-	enum state state;
-	state_run(cow, block, 1, &state);
-	if (state != STATE_BASE)
+	enum cow_state state;
+	block_states_run(&cow->states, block, 1, &state);
+	if (state == COW_WRITTEN)
 		return 0;
 	uint8_t bytes[BLOCK_BYTES];
 	const struct iovec iov = { bytes, sizeof(bytes) };
-	int rc = cow->readv(cow->base, block * BLOCK_BYTES, &iov, 1);
+	int rc = read_state(cow, state, block * BLOCK_BYTES, &iov, 1);
 	if (rc == 0)
-		rc = iov_pwrite_full(cow->fd, &iov, 1, block * BLOCK_BYTES);
-	return rc ? rc : set_states(cow, block, 1, STATE_COW);
+		rc = store_write(cow, block * BLOCK_BYTES, &iov, 1);
+	return rc ? rc : block_states_set(&cow->states, block, 1, COW_WRITTEN);
 }
 
 int cow_writev(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigned count)
@@ -256,14 +214,14 @@ int cow_writev(struct cow *cow, uint64_t offset, const struct iovec *iov, unsign
 	if (length == 0)
 		return 0;
 	const uint64_t end = offset + length;
-	int rc = open_memory(cow);
+	int rc = open_store(cow);
 	if (rc == 0 && offset % BLOCK_BYTES)
 		rc = copy_up(cow, offset / BLOCK_BYTES);
 	if (rc == 0 && end % BLOCK_BYTES)
 		rc = copy_up(cow, end / BLOCK_BYTES);
 	if (rc == 0)
-		rc = iov_pwrite_full(cow->fd, iov, count, offset);
-	return rc ? rc : set_states(cow, offset / BLOCK_BYTES, touched_blocks(offset, length), STATE_COW);
+		rc = store_write(cow, offset, iov, count);
+	return rc ? rc : block_states_set(&cow->states, offset / BLOCK_BYTES, touched_blocks(offset, length), COW_WRITTEN);
 }
 
 /* Zeroes a part of one block. */
@@ -271,31 +229,59 @@ static int zero_part(struct cow *cow, uint64_t offset, uint64_t length)
 {
 	if (length == 0)
 		return 0;
-	enum state state;
-	state_run(cow, offset / BLOCK_BYTES, 1, &state);
-	if (state == STATE_ZERO)
+	enum cow_state state;
+	block_states_run(&cow->states, offset / BLOCK_BYTES, 1, &state);
+	if (state == COW_ZERO || (state == COW_BASE && offset >= cow->zero_from))
 		return 0;
 	uint8_t zeroes[BLOCK_BYTES] = { 0 };
 	const struct iovec iov = { zeroes, length };
 	return cow_writev(cow, offset, &iov, 1);
 }
 
+/* Zeroes whole blocks. Where the base is zero anyway they need no state. */
+static int zero_blocks(struct cow *cow, uint64_t offset, uint64_t end)
+{
+	/* A file system that cannot make holes keeps what nobody sees any more. */
+	if (cow->fd >= 0 && fallocate(cow->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(cow->store_offset + offset),
+				      (off_t)(end - offset)) < 0 && errno != EOPNOTSUPP)
+		return -errno;
+	cow->store_changed = true;
+	const uint64_t first = offset / BLOCK_BYTES, last = end / BLOCK_BYTES;
+	const uint64_t free = cow->zero_from / BLOCK_BYTES;
+	const uint64_t border = free < first ? first : free > last ? last : free;
+	const int rc = block_states_set(&cow->states, first, border - first, COW_ZERO);
+	return rc ? rc : block_states_set(&cow->states, border, last - border, COW_BASE);
+}
+
 int cow_zero(struct cow *cow, uint64_t offset, uint64_t length)
 {
 	assert(offset <= cow->size_bytes && length <= cow->size_bytes - offset);
 	const uint64_t end = offset + length;
-	const uint64_t whole =
-	    (offset + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES; /* the first whole block, and behind the last */
+	/* The first whole block, and behind the last. */
+	const uint64_t whole = (offset + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
 	const uint64_t whole_end = end / BLOCK_BYTES * BLOCK_BYTES;
 	if (whole > whole_end || length == 0)
 		return zero_part(cow, offset, length);
 	int rc = zero_part(cow, offset, whole - offset);
 	if (rc == 0)
 		rc = zero_part(cow, whole_end, end - whole_end);
-	if (rc || whole == whole_end)
+	return rc || whole == whole_end ? rc : zero_blocks(cow, whole, whole_end);
+}
+
+/* ---- flushing ---------------------------------------------------------------------------------------------------------------- */
+
+/*
+ * Blocks first, then the map that tells of them. Whatever a crash leaves of the map's sectors, each block has the state that it had at the
+ * last flush, or the new one, whose bytes are on the disk by then.
+ */
+int cow_flush(struct cow *cow)
+{
+	if (!cow->kept || (!cow->store_changed && !cow->states.any_changed))
+		return 0;
+	int rc = cow->store_changed ? kept_sync(cow->kept) : 0;
+	if (rc)
 		return rc;
-	if (cow->fd >= 0 &&
-	    fallocate(cow->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)whole, (off_t)(whole_end - whole)) < 0)
-		return -errno;
-	return set_states(cow, whole / BLOCK_BYTES, (whole_end - whole) / BLOCK_BYTES, STATE_ZERO);
+	cow->store_changed = false;
+	rc = cow->states.any_changed ? kept_write_map(cow->kept, &cow->states) : 0;
+	return rc;
 }

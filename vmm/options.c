@@ -34,6 +34,7 @@ enum option_id {
 	OPT_NO_KVM_CHECK,
 	OPT_TIMELINE,
 	OPT_ENTRYPOINT,
+	OPT_RW_DISK,
 	OPT_VERSION,
 	OPT_HELP = 'h',
 	OPT_ENV = 'e',
@@ -50,6 +51,7 @@ static const struct option_row table[] = {
 	{ OPT_MEMORY, "memory", "SIZE", "memory of the guest (default: 256M)" },
 	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
 	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
+	{ OPT_RW_DISK, "rw-disk", "FILE", "keep what the guest writes to the root disk in FILE, for the next run" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
 	{ OPT_ENTRYPOINT, "entrypoint", "COMMAND", "run this instead of the image's entrypoint" },
 	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },
@@ -72,7 +74,7 @@ static const struct option_row table[] = {
 /* The options that say what is on the root disk: `trvmm disk ...` has them too. */
 static bool describes_root_disk(int id)
 {
-	return id == OPT_LAYERS || id == OPT_DISK_SIZE;
+	return id == OPT_LAYERS || id == OPT_DISK_SIZE || id == OPT_RW_DISK;
 }
 
 static void print_row(const struct option_row *row)
@@ -262,6 +264,11 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 		return parse_count("cpus", argument, 1, LAYOUT_CPUS_MAX, &options->cpus, err);
 	case OPT_DISK_SIZE:
 		return parse_disk_size(options, argument, err);
+	case OPT_RW_DISK:
+		if (!*argument)
+			return error_set(err, -EINVAL, "--rw-disk '': give a file");
+		options->rw_disk = argument;
+		return 0;
 	case OPT_ENTRYPOINT:
 		if (!*argument)
 			return error_set(err, -EINVAL, "--entrypoint '': give a command");

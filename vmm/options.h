@@ -19,6 +19,7 @@ struct options {
 	size_t env_count;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
+	const char *rw_disk;     /* the file of a kept disk; NULL: changes end with the VM */
 	unsigned cpus;
 	const char *workdir, *user, *hostname, *append, *timeline, *entrypoint;
 	unsigned timeout_s;      /* 0: none */

@@ -29,17 +29,25 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 	return result;
 }
 
-int root_disk_open(const struct options *options, struct root_disk *root, struct error *err)
+/* Part of what a kept disk belongs to: what is changed here makes those that exist useless. */
+static struct ext4_options file_system_options(const struct options *options)
+{
+	return (struct ext4_options){ .size_bytes = options->disk_bytes, .label = "trvmm" };
+}
+
+int root_disk_open(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err)
 {
 	*root = (struct root_disk){ NULL };
 	int result = make_tree(options, root, err);
 	if (result < 0)
 		return result;
-	const struct ext4_options ext4 = { .size_bytes = options->disk_bytes, .label = "trvmm" };
+	const struct ext4_options ext4 = file_system_options(options);
 	result = ext4_plan_build(root->tree, &ext4, &root->plan, err);
 	if (result < 0)
 		return result;
-	result = disk_ext4_create(root->plan, false, &root->disk);
+	if (options->rw_disk)
+		return disk_ext4_open_kept(root->plan, options->rw_disk, use == ROOT_DISK_RUN ? COW_CHANGE : COW_LOOK, &root->disk, err);
+	result = disk_ext4_create(root->plan, use == ROOT_DISK_LOOK, &root->disk);
 	return result < 0 ? error_set(err, result, "the root disk: %s", strerror(-result)) : 0;
 }
 

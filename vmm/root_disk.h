@@ -16,11 +16,16 @@ struct root_disk {
 	struct tree *tree;
 	struct image_config image; /* of the topmost image among the layers */
 	struct ext4_plan *plan;
-	struct disk *disk;
+	struct disk *disk;         /* see disk_ext4.h */
+};
+
+enum root_disk_use {
+	ROOT_DISK_RUN,  /* a guest will write to it; a kept disk's file is made when it is missing */
+	ROOT_DISK_LOOK, /* nothing is changed */
 };
 
 /* Makes the disk that `options` describe. Returns 0 or -errno with one line; root_disk_close() is due in either case. */
-int root_disk_open(const struct options *options, struct root_disk *root, struct error *err);
+int root_disk_open(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err);
 
 void root_disk_close(struct root_disk *root);
 

@@ -291,6 +291,7 @@ static int make_session(struct run *run, struct error *err)
 		.workdir = command.workdir,
 		.user = command.user,
 		.terminal = options->terminal,
+		.sync = options->rw_disk != NULL,
 		.stdin_fd = STDIN_FILENO,
 		.stdout_fd = STDOUT_FILENO,
 		.stderr_fd = STDERR_FILENO,
@@ -328,7 +329,7 @@ static int boot(struct run *run, struct error *err)
 /* What goes into the guest's memory, and onto its disk. All that needs no VM. */
 static int prepare_guest(struct run *run, struct error *err)
 {
-	int result = root_disk_open(run->options, &run->root, err);
+	int result = root_disk_open(run->options, ROOT_DISK_RUN, &run->root, err);
 	timeline_mark("disk planned");
 	if (result == 0)
 		result = attach_devices(run, err);

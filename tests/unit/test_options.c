@@ -546,6 +546,15 @@ static int parse_disk(char *notes, const char *const *words)
 }
 #define DISK(...) parse_disk(notes, (const char *const[]){ __VA_ARGS__, NULL })
 
+Test(options, rw_disk)
+{
+	GOOD("--rw-disk", "file", "--", "true");
+	cr_assert_str_eq(options.rw_disk, "file");
+	GOOD("true");
+	cr_assert_null(options.rw_disk);
+	BAD("--rw-disk", "--rw-disk", "", "true");
+}
+
 Test(options, disk_subcommands_share_what_describes_the_root_disk)
 {
 	char notes[256];

@@ -1,0 +1,106 @@
+/* What a plan's bytes are known by, for whoever keeps something that belongs to them. */
+#define OPENSSL_SUPPRESS_DEPRECATED /* the low-level calls need none of libcrypto's set-up */
+#include "ext4gen/plan_internal.h"
+
+#include <errno.h>
+#include <openssl/sha.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHUNK_BYTES (1u << 20)
+
+/* A file that was changed so short a time ago could change again without getting other times. */
+#define SETTLED_AFTER_S 2
+
+static void add_u64(SHA256_CTX *sha, uint64_t value)
+{
+	const le64 wire = le64_make(value);
+	SHA256_Update(sha, &wire, sizeof(wire));
+}
+
+int ext4_plan_digest(const struct ext4_plan *plan, uint8_t digest[EXT4_DIGEST_BYTES])
+{
+	uint8_t *chunk = malloc(CHUNK_BYTES);
+	SHA256_CTX sha;
+	int rc = chunk ? 0 : -ENOMEM;
+	SHA256_Init(&sha);
+	add_u64(&sha, ext4_plan_size_bytes(plan));
+	for (uint64_t offset = 0, end; rc == 0 && ext4_plan_next_data(plan, offset, &offset, &end);) {
+		add_u64(&sha, offset);
+		add_u64(&sha, end);
+		while (offset < end && rc == 0) {
+			const struct iovec iov = { chunk, end - offset < CHUNK_BYTES ? (size_t)(end - offset) : CHUNK_BYTES };
+			rc = ext4_plan_readv(plan, offset, &iov, 1);
+			SHA256_Update(&sha, iov.iov_base, iov.iov_len);
+			offset += iov.iov_len;
+		}
+	}
+	if (rc == 0)
+		SHA256_Final(digest, &sha);
+	free(chunk);
+	return rc;
+}
+
+/* Adds what tells a file from what it was before. False: that cannot be told. */
+static bool add_file(SHA256_CTX *sha, const struct stat *st)
+{
+	struct timespec now;
+	if (clock_gettime(CLOCK_REALTIME, &now) < 0 || st->st_ctim.tv_sec + SETTLED_AFTER_S >= now.tv_sec)
+		return false;
+	const uint64_t facts[] = {
+		st->st_dev,
+		st->st_ino,
+		(uint64_t)st->st_size,
+		(uint64_t)st->st_mtim.tv_sec,
+		(uint64_t)st->st_mtim.tv_nsec,
+		(uint64_t)st->st_ctim.tv_sec,
+		(uint64_t)st->st_ctim.tv_nsec,
+	};
+	for (size_t i = 0; i < sizeof(facts) / sizeof(facts[0]); i++)
+		add_u64(sha, facts[i]);
+	return true;
+}
+
+static bool add_source(SHA256_CTX *sha, const struct tree_source *source)
+{
+	struct stat st;
+	if (source->fd >= 0)
+		return fstat(source->fd, &st) == 0 && add_file(sha, &st);
+	if (source->memory)
+		SHA256_Update(sha, source->memory, source->size_bytes);
+	return source->memory || source->size_bytes == 0;
+}
+
+bool ext4_plan_stamp(const struct ext4_plan *plan, uint8_t stamp[EXT4_DIGEST_BYTES])
+{
+	const struct tree *tree = plan->tree;
+	SHA256_CTX sha;
+	struct stat st;
+
+	SHA256_Init(&sha);
+	/* The program: another one may lay the same tree out in another way. */
+	if (stat("/proc/self/exe", &st) < 0 || !add_file(&sha, &st))
+		return false;
+	SHA256_Update(&sha, &plan->layout, sizeof(plan->layout));
+	SHA256_Update(&sha, plan->uuid, sizeof(plan->uuid));
+	SHA256_Update(&sha, plan->hash_seed, sizeof(plan->hash_seed));
+	SHA256_Update(&sha, plan->label, sizeof(plan->label));
+	const struct iovec arrays[] = {
+		{ tree->entries, tree->entry_count * sizeof(*tree->entries) },
+		{ tree->inodes, tree->inode_count * sizeof(*tree->inodes) },
+		{ tree->extents, tree->extent_count * sizeof(*tree->extents) },
+		{ tree->xattrs, tree->xattr_count * sizeof(*tree->xattrs) },
+		{ tree->strings, tree->string_bytes },
+	};
+	for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++) {
+		add_u64(&sha, arrays[i].iov_len);
+		SHA256_Update(&sha, arrays[i].iov_base, arrays[i].iov_len);
+	}
+	for (uint32_t i = 0; i < tree->source_count; i++)
+		if (!add_source(&sha, &tree->sources[i]))
+			return false;
+	SHA256_Final(stamp, &sha);
+	return true;
+}
