@@ -33,7 +33,7 @@ BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c guest_mem.c host.c ioapic.c kernel_image.c machine.c mptable.c options.c reaper.c run.c root_disk.c \
 	uart.c unpack.c vcpu.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c timeline.c)
-CLI_SRCS := $(addprefix vmm/cli/, doctor.c)
+CLI_SRCS := $(addprefix vmm/cli/, disk.c disk_export.c doctor.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
 AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c pump.c spawn.c text.c user.c wire.c)
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)

@@ -16,6 +16,7 @@ static const struct {
 	const char *name;
 	subcommand *start;
 } subcommands[] = {
+	{ "disk", cli_disk },
 	{ "doctor", cli_doctor },
 };
 

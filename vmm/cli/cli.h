@@ -15,6 +15,7 @@
  */
 typedef int subcommand(int argc, char **argv);
 
+subcommand cli_disk;
 subcommand cli_doctor;
 
 #endif

@@ -1,0 +1,220 @@
+/*
+ * `trvmm disk export`: the root disk as a raw image, sparse, with what a kept disk changed. A file appears when it is complete; pipes and
+ * devices get all bytes in order.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/iov.h"
+#include "base/new_file.h"
+#include "devices/virtio-blk/disk_ext4.h"
+#include "vmm/cli/disk.h"
+#include "vmm/root_disk.h"
+
+#define CHUNK_BYTES ((size_t)256 << 10)
+#define BLOCK_BYTES 4096u
+
+struct export_options {
+	const char *output;
+	bool help;
+};
+
+static const struct option_row rows[] = {
+	{ 'o', "output", "FILE", "the image; '-' is standard output" },
+	DISK_HELP_ROW,
+};
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+static int take_option(void *data, int id, const char *argument, struct error *err)
+{
+	struct export_options *own = data;
+	if (id == 'h')
+		own->help = true;
+	else if (!*argument)
+		return error_set(err, -EINVAL, "--output '': give a file");
+	else
+		own->output = argument;
+	return 0;
+}
+
+/* Where the image goes. */
+struct sink {
+	int fd;
+	bool sequential; /* all bytes are written, in order: a pipe or a device. Else a new file, whose holes are zeroes */
+	uint64_t at; /* sequential: written so far */
+	uint8_t *zeroes; /* CHUNK_BYTES; borrowed */
+};
+
+static int sink_write_all(struct sink *sink, const uint8_t *bytes, size_t length)
+{
+	while (length) {
+		const ssize_t n = write(sink->fd, bytes, length);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		bytes += n;
+		length -= (size_t)n;
+		sink->at += (size_t)n;
+	}
+	return 0;
+}
+
+/* Brings a sequential sink to byte `offset`. */
+static int sink_skip_to(struct sink *sink, uint64_t offset)
+{
+	int rc = 0;
+	while (rc == 0 && sink->at < offset)
+		rc =
+		    sink_write_all(sink, sink->zeroes, offset - sink->at < CHUNK_BYTES ? (size_t)(offset - sink->at) : CHUNK_BYTES);
+	return rc;
+}
+
+/* Writes the blocks of a chunk that are not zero, neighbours at once. `length` is whole blocks. */
+static int write_sparse(const struct sink *sink, uint64_t offset, uint8_t *bytes, size_t length)
+{
+	for (size_t at = 0; at < length;) {
+		size_t end = at;
+		while (end < length && memcmp(bytes + end, sink->zeroes, BLOCK_BYTES) != 0)
+			end += BLOCK_BYTES;
+		const struct iovec iov = { bytes + at, end - at };
+		const int rc = end > at ? iov_pwrite_full(sink->fd, &iov, 1, offset + at) : 0;
+		if (rc)
+			return rc;
+		at = end > at ? end : at + BLOCK_BYTES;
+	}
+	return 0;
+}
+
+static int copy_range(struct disk *disk, struct sink *sink, uint8_t *chunk, uint64_t offset, uint64_t end, struct error *err)
+{
+	while (offset < end) {
+		const size_t take = end - offset < CHUNK_BYTES ? (size_t)(end - offset) : CHUNK_BYTES;
+		const struct iovec iov = { chunk, take };
+		int rc = disk->ops->readv(disk, offset, &iov, 1);
+		if (rc)
+			return error_set(err, rc, "reading the disk at byte %llu: %s; did a layer change?",
+					 (unsigned long long)offset, strerror(-rc));
+		rc = sink->sequential ? sink_write_all(sink, chunk, take) : write_sparse(sink, offset, chunk, take);
+		if (rc)
+			return error_set(err, rc, "%s", strerror(-rc));
+		offset += take;
+	}
+	return 0;
+}
+
+static int copy_disk(struct disk *disk, struct sink *sink, struct error *err)
+{
+	uint8_t *chunk = malloc(CHUNK_BYTES);
+	sink->zeroes = calloc(1, CHUNK_BYTES);
+	int rc = chunk && sink->zeroes ? 0 : error_set(err, -ENOMEM, "out of memory");
+	uint64_t offset = 0, end;
+	while (rc == 0 && disk_ext4_next_data(disk, offset, &offset, &end)) {
+		if (sink->sequential && (rc = sink_skip_to(sink, offset)))
+			error_set(err, rc, "%s", strerror(-rc));
+		if (rc == 0)
+			rc = copy_range(disk, sink, chunk, offset, end, err);
+		offset = end;
+	}
+	if (rc == 0 && sink->sequential && (rc = sink_skip_to(sink, disk->size_bytes)))
+		error_set(err, rc, "%s", strerror(-rc));
+	free(sink->zeroes);
+	free(chunk);
+	return rc;
+}
+
+/* The image must not take the place of what it is made from. */
+static int check_not_a_source(const struct root_disk *root, const struct options *options, const struct stat *output,
+			      struct error *err)
+{
+	struct stat st;
+	for (uint32_t i = 0; i < root->tree->source_count; i++) {
+		const int fd = root->tree->sources[i].fd;
+		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == output->st_dev && st.st_ino == output->st_ino)
+			return error_set(err, -EINVAL, "is one of the layers");
+	}
+	if (options->rw_disk && stat(options->rw_disk, &st) == 0 && st.st_dev == output->st_dev && st.st_ino == output->st_ino)
+		return error_set(err, -EINVAL, "is the kept disk itself");
+	return 0;
+}
+
+static int export_to_stream(struct disk *disk, int fd, struct error *err)
+{
+	struct sink sink = { .fd = fd, .sequential = true };
+	if (isatty(fd))
+		return error_set(err, -ENOTTY, "is a terminal; give a file or a pipe");
+	return copy_disk(disk, &sink, err);
+}
+
+static int export_to_file(struct disk *disk, const char *path, bool replaces, struct error *err)
+{
+	struct new_file file;
+	int rc = new_file_create(&file, path, 0666);
+	if (rc)
+		return error_set(err, rc, "%s", strerror(-rc));
+	struct sink sink = { .fd = file.fd };
+	if (ftruncate(file.fd, (off_t)disk->size_bytes) < 0)
+		rc = error_set(err, -errno, "%s", strerror(errno));
+	if (rc == 0)
+		rc = copy_disk(disk, &sink, err);
+	/* What takes the place of a good file has to be one, whatever happens to the machine. */
+	if (rc == 0 && replaces && fdatasync(file.fd) < 0)
+		rc = error_set(err, -errno, "%s", strerror(errno));
+	if (rc == 0 && (rc = new_file_commit(&file, true)))
+		error_set(err, rc, "%s", strerror(-rc));
+	new_file_abandon(&file);
+	return rc;
+}
+
+static int export_to(const char *path, const struct root_disk *root, const struct options *options, struct error *err)
+{
+	struct stat st;
+	if (!strcmp(path, "-"))
+		return export_to_stream(root->disk, STDOUT_FILENO, err);
+	const bool exists = stat(path, &st) == 0;
+	int rc = exists ? check_not_a_source(root, options, &st, err) : 0;
+	if (rc)
+		return rc;
+	if (!exists || S_ISREG(st.st_mode))
+		return export_to_file(root->disk, path, exists, err);
+	const int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return error_set(err, -errno, "%s", strerror(errno));
+	rc = export_to_stream(root->disk, fd, err);
+	if (close(fd) < 0 && rc == 0)
+		rc = error_set(err, -errno, "%s", strerror(errno));
+	return rc;
+}
+
+int disk_export(int argc, char **argv)
+{
+	struct error err = { "" };
+	struct options options;
+	struct export_options own = { NULL };
+	struct root_disk root = { NULL };
+	char quoted[256];
+
+	int rc = options_parse_disk(argc, argv, rows, ROWS, take_option, &own, &options, &err);
+	if (rc == 0 && own.help) {
+		disk_print_help("trvmm disk export [OPTIONS] -o FILE", rows, ROWS);
+	} else if (rc == 0 && options.command[0]) {
+		rc = error_set(&err, -EINVAL, "disk export takes options only, not '%s'; see trvmm disk export --help",
+			       error_quote(quoted, sizeof(quoted), options.command[0], strlen(options.command[0])));
+	} else if (rc == 0 && !own.output) {
+		rc = error_set(&err, -EINVAL, "disk export: where to? give -o FILE, or -o - for standard output");
+	} else if (rc == 0) {
+		rc = root_disk_open(&options, ROOT_DISK_LOOK, &root, &err);
+		if (rc == 0 && (rc = export_to(own.output, &root, &options, &err)))
+			error_prefix(&err, rc, "image '%s'", error_quote(quoted, sizeof(quoted), own.output, strlen(own.output)));
+		root_disk_close(&root);
+	}
+	if (rc < 0)
+		message("%s", err.text);
+	options_destroy(&options);
+	return rc < 0 ? EXIT_TRVMM : 0;
+}
