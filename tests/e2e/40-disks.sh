@@ -1,0 +1,50 @@
+# Disks: what is kept, exported, looked at; more disks.
+
+kept=$work/kept.disk
+vm --rw-disk "$kept" -- sh -c 'echo one >/etc/kept; rm /etc/motd; dd if=/dev/urandom of=/noise bs=64k count=40 2>/dev/null; md5sum /noise'
+first=$(cat "$work/out")
+vm --rw-disk "$kept" -- sh -c 'md5sum /noise; cat /etc/kept; ls /etc/motd; dmesg | grep -ciE "ext4.*(error|corrupt)"'
+check "a second run finds what the first one wrote" [ "$(cat "$work/out")" = "$first"$'\none\n0' ]
+check "... and the file takes little room" [ "$(du -k "$kept" | cut -f1)" -lt 20000 ]
+vm --rw-disk "$kept" --layers "build/guest/busybox.tar,build/guest/busybox.tar" -- true
+check "other layers are refused: 125" [ $status = 125 ]
+check "... with the reason" grep -q "kept disk '$kept': belongs to other layers" "$work/err"
+vm --rw-disk "$kept" --disk-size 64M -- true
+check "another size is refused" grep -q "was made for a disk of .* bytes" "$work/err"
+
+# Killed in the middle of writing: what it leaves is exported, checked and mended by e2fsck, and runs again.
+timeout 100 "$trvmm" --rw-disk "$kept" -- sh -c \
+	'echo synced >/synced; sync; echo ready; while :; do cp -r /bin /copy; echo more >>/grows; sync /grows; rm -r /copy; done' \
+	>"$work/out" 2>"$work/err" </dev/null &
+for _ in $(seq 300); do
+	grep -q ready "$work/out" && break
+	sleep 0.1
+done
+vm --rw-disk "$kept" -- true
+check "a disk in use is refused" grep -q "in use by another trvmm" "$work/err"
+sleep 2
+kill -KILL "$(pgrep -P $!)"
+{ wait; } 2>/dev/null
+exits "a kept disk is exported after kill -9" 0 disk export --rw-disk "$kept" -o "$work/disk.img"
+e2fsck -fy "$work/disk.img" >"$work/out" 2>&1
+check "e2fsck mends it or finds it clean" [ $? -le 1 ]
+check "... and is content then" sh -c "e2fsck -fn '$work/disk.img' >/dev/null 2>&1"
+check "what was synced is there" [ "$(debugfs -R 'cat /synced' "$work/disk.img" 2>/dev/null)" = synced ]
+rm -f "$work/disk.img"
+vm --rw-disk "$kept" -- sh -c 'cat /etc/kept /synced'
+check "... and runs again" [ "$(tr '\n' ' ' <"$work/out")" = "one synced " ]
+rm -f "$kept"
+
+# Export: as e2fsck and a pipe see it, and with no room.
+exits "disk export" 0 disk export -o "$work/disk.img"
+check "e2fsck finds nothing" sh -c "e2fsck -fn '$work/disk.img' >/dev/null 2>&1"
+"$trvmm" disk export --disk-size 64M -o - >"$work/pipe.img"
+exits "disk export replaces a file" 0 disk export --disk-size 64M -o "$work/disk.img"
+check "a pipe gets the same bytes" cmp "$work/pipe.img" "$work/disk.img"
+mkdir "$work/small" && mount -t tmpfs -o size=512k none "$work/small"
+refuses "to export where there is no room" "image '.*/small/disk.img': No space left" disk export -o "$work/small/disk.img"
+check "... and leaves nothing behind" [ -z "$(ls -A "$work/small")" ]
+umount "$work/small"
+cp build/guest/busybox.tar "$work/layer.tar"
+refuses "to export over a layer" "is one of the layers" disk export --layers "$work/layer.tar" -o "$work/layer.tar"
+rm -f "$work"/*.img "$work/layer.tar"
