@@ -48,6 +48,9 @@ void platform_boot(void);
 
 void platform_set_hostname(const char *name);
 
+/* Leaves the root file system as after a shutdown: written back, and clean when nothing more can be written. Once, at the end of all. */
+void platform_settle_disks(void);
+
 /* The end of the machine, after one line on the console. */
 _Noreturn void platform_die(const struct text *why);
 _Noreturn void die(const char *what, int error);

@@ -281,8 +281,12 @@ static void command_settle(struct command *c)
 	}
 	for (unsigned i = 0; i < ENDS; i++)
 		end_close(&c->ends[i]);
-	if (c->flags & AGENT_RUN_SYNC)
+	if (c->flags & AGENT_RUN_SYNC) {
 		sync();
+		/* The machine ends with its main command. */
+		if (c->session == 0)
+			platform_settle_disks();
+	}
 	const struct agent_exited exited = { le32_make(c->session), le32_make((uint32_t)c->wait_status) };
 	wire_send(AGENT_EXITED, &exited, sizeof(exited), NULL, 0);
 	command_free(c);

@@ -80,7 +80,7 @@ struct agent_hello {
 
 #define AGENT_RUN_STDIN (1u << 0)    /* connect stdin; otherwise it is /dev/null */
 #define AGENT_RUN_TERMINAL (1u << 1) /* a pty instead of three pipes */
-#define AGENT_RUN_SYNC (1u << 2)     /* sync() before EXITED: for disks that outlive the machine */
+#define AGENT_RUN_SYNC (1u << 2)     /* sync() before EXITED, session 0 makes the root read-only: for disks that outlive the machine */
 
 /*
  * RUN: this struct, then strings, each ended by a 0 byte, in this order: hostname, working directory, user, then argc arguments,

@@ -65,6 +65,11 @@ void platform_set_hostname(const char *name)
 	}
 }
 
+void platform_settle_disks(void)
+{
+	/* The host's own disks are left alone. */
+}
+
 static void kill_children(void)
 {
 	FILE *children = fopen("/proc/thread-self/children", "re");
