@@ -83,10 +83,11 @@ bool ext4_plan_stamp(const struct ext4_plan *plan, uint8_t stamp[EXT4_DIGEST_BYT
 	/* The program: another one may lay the same tree out in another way. */
 	if (stat("/proc/self/exe", &st) < 0 || !add_file(&sha, &st))
 		return false;
-	SHA256_Update(&sha, &plan->layout, sizeof(plan->layout));
-	SHA256_Update(&sha, plan->uuid, sizeof(plan->uuid));
-	SHA256_Update(&sha, plan->hash_seed, sizeof(plan->hash_seed));
-	SHA256_Update(&sha, plan->label, sizeof(plan->label));
+	/* The superblock tells everything else that a file system was made with. */
+	const struct iovec super = { (uint8_t[EXT4_BLOCK_BYTES]){ 0 }, EXT4_BLOCK_BYTES };
+	if (ext4_plan_readv(plan, 0, &super, 1) < 0)
+		return false;
+	SHA256_Update(&sha, super.iov_base, super.iov_len);
 	const struct iovec arrays[] = {
 		{ tree->entries, tree->entry_count * sizeof(*tree->entries) },
 		{ tree->inodes, tree->inode_count * sizeof(*tree->inodes) },
