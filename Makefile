@@ -29,9 +29,9 @@ LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c d
 EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c extent.c group.c htree.c inode.c kept.c layout.c plan.c \
 	read.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
-BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c)
+BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c guest_mem.c host.c ioapic.c kernel_image.c machine.c mptable.c options.c reaper.c run.c root_disk.c \
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c guest_mem.c host.c ioapic.c kernel_image.c machine.c mptable.c options.c reaper.c run.c root_disk.c extra_disks.c \
 	uart.c unpack.c vcpu.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c timeline.c)
 CLI_SRCS := $(addprefix vmm/cli/, disk.c disk_export.c doctor.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)

@@ -35,6 +35,7 @@ enum option_id {
 	OPT_TIMELINE,
 	OPT_ENTRYPOINT,
 	OPT_RW_DISK,
+	OPT_DISK,
 	OPT_VERSION,
 	OPT_HELP = 'h',
 	OPT_ENV = 'e',
@@ -52,6 +53,7 @@ static const struct option_row table[] = {
 	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
 	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
 	{ OPT_RW_DISK, "rw-disk", "FILE", "keep what the guest writes to the root disk in FILE, for the next run" },
+	{ OPT_DISK, "disk", "SPEC[:ro]", "one more disk: a file, or layers=A[,B...]; repeatable" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
 	{ OPT_ENTRYPOINT, "entrypoint", "COMMAND", "run this instead of the image's entrypoint" },
 	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },
@@ -150,7 +152,7 @@ static int list_append(char ***list, size_t *count, char *item)
 	return 0;
 }
 
-static int add_layers(struct options *options, const char *argument, struct error *err)
+int options_add_layers(struct options *options, const char *argument, struct error *err)
 {
 	/* "A,B": as a comma may be part of a name, \, stands for one. */
 	const char *at = argument;
@@ -172,6 +174,17 @@ static int add_layers(struct options *options, const char *argument, struct erro
 		if (!*at++)
 			return 0;
 	}
+}
+
+static int add_disk(struct options *options, const char *argument, struct error *err)
+{
+	if (!*argument)
+		return error_set(err, -EINVAL, "--disk '': give a file, or layers=FILE[,FILE...]");
+	char *copy = strdup(argument);
+	if (copy && list_append(&options->disks, &options->disk_count, copy) == 0)
+		return 0;
+	free(copy);
+	return error_set(err, -ENOMEM, "out of memory");
 }
 
 /* Sets K=V, in the place of an earlier K. */
@@ -258,7 +271,7 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 		options->kernel = argument;
 		return 0;
 	case OPT_LAYERS:
-		return add_layers(options, argument, err);
+		return options_add_layers(options, argument, err);
 	case OPT_MEMORY:
 		return parse_memory(options, argument, err);
 	case OPT_CPUS:
@@ -270,6 +283,8 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 			return error_set(err, -EINVAL, "--rw-disk '': give a file");
 		options->rw_disk = argument;
 		return 0;
+	case OPT_DISK:
+		return add_disk(options, argument, err);
 	case OPT_ENTRYPOINT:
 		if (!*argument)
 			return error_set(err, -EINVAL, "--entrypoint '': give a command");
@@ -444,9 +459,11 @@ void options_destroy(struct options *options)
 		free(options->layers[i]);
 	for (size_t i = 0; i < options->env_count; i++)
 		free(options->env[i]);
+	for (size_t i = 0; i < options->disk_count; i++)
+		free(options->disks[i]);
 	free(options->layers);
 	free(options->env);
-	options->layers = NULL;
-	options->env = NULL;
-	options->layer_count = options->env_count = 0;
+	free(options->disks);
+	options->layers = options->env = options->disks = NULL;
+	options->layer_count = options->env_count = options->disk_count = 0;
 }

@@ -20,6 +20,8 @@ struct options {
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
 	const char *rw_disk;     /* the file of a kept disk; NULL: changes end with the VM */
+	char **disks;            /* "SPEC[:ro]" as given; see extra_disks.h */
+	size_t disk_count;
 	unsigned cpus;
 	const char *workdir, *user, *hostname, *append, *timeline, *entrypoint;
 	unsigned timeout_s;      /* 0: none */
@@ -37,6 +39,9 @@ struct options {
  */
 int options_parse(int argc, char **argv, struct options *options, struct error *err);
 void options_destroy(struct options *options);
+
+/* Appends the layers of "A[,B...]" to options->layers; a comma in a name is written "\,". Returns 0, -EINVAL or -ENOMEM with one line. */
+int options_add_layers(struct options *options, const char *argument, struct error *err);
 
 /* One option: what getopt needs and what --help says. An id below 256 is its letter. */
 struct option_row {

@@ -20,6 +20,7 @@
 #include "guest/agent/protocol.h"
 #include "vmm/cli/cli.h"
 #include "vmm/command.h"
+#include "vmm/extra_disks.h"
 #include "vmm/host.h"
 #include "vmm/machine.h"
 #include "vmm/reaper.h"
@@ -55,6 +56,7 @@ struct run {
 	struct machine *machine;
 	struct loop *blk_loop;
 	struct virtio_blk *blk;
+	struct extra_disks extra_disks;
 	struct virtio_vsock *vsock;
 	struct session *session;
 	struct loop_source signals;
@@ -274,7 +276,9 @@ static int attach_devices(struct run *run, struct error *err)
 	if (result < 0)
 		return error_set(err, result, "creating the devices: %s", strerror(-result));
 	result = machine_attach(run->machine, virtio_blk_device(run->blk), err);
-	return result < 0 ? result : machine_attach(run->machine, virtio_vsock_device(run->vsock), err);
+	if (result == 0)
+		result = machine_attach(run->machine, virtio_vsock_device(run->vsock), err);
+	return result < 0 ? result : extra_disks_attach(&run->extra_disks, run->machine, err);
 }
 
 static int make_session(struct run *run, struct error *err)
@@ -291,7 +295,7 @@ static int make_session(struct run *run, struct error *err)
 		.workdir = command.workdir,
 		.user = command.user,
 		.terminal = options->terminal,
-		.sync = options->rw_disk != NULL,
+		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks),
 		.stdin_fd = STDIN_FILENO,
 		.stdout_fd = STDOUT_FILENO,
 		.stderr_fd = STDERR_FILENO,
@@ -330,6 +334,8 @@ static int boot(struct run *run, struct error *err)
 static int prepare_guest(struct run *run, struct error *err)
 {
 	int result = root_disk_open(run->options, ROOT_DISK_RUN, &run->root, err);
+	if (result == 0)
+		result = extra_disks_open(run->options, &run->extra_disks, err);
 	timeline_mark("disk planned");
 	if (result == 0)
 		result = attach_devices(run, err);
@@ -429,6 +435,9 @@ int run(const struct options *options, struct error *err)
 	result = thread_start(&thread, blk_thread, run->blk_loop);
 	if (result < 0)
 		return error_set(err, result, "starting the disk's thread: %s", strerror(-result));
+	result = extra_disks_start(&run->extra_disks, err);
+	if (result < 0)
+		return result;
 	reaper_start();
 	result = machine_start(run->machine, err);
 	timeline_mark("vCPUs started");

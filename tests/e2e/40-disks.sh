@@ -6,6 +6,10 @@ first=$(cat "$work/out")
 vm --rw-disk "$kept" -- sh -c 'md5sum /noise; cat /etc/kept; ls /etc/motd; dmesg | grep -ciE "ext4.*(error|corrupt)"'
 check "a second run finds what the first one wrote" [ "$(cat "$work/out")" = "$first"$'\none\n0' ]
 check "... and the file takes little room" [ "$(du -k "$kept" | cut -f1)" -lt 20000 ]
+"$trvmm" disk export --rw-disk "$kept" -o "$work/disk.img"
+check "the end of a command leaves it clean" [ "$(e2fsck -fn "$work/disk.img" 2>&1 | grep -ciE 'clean|fix|error|recover') $(
+	dumpe2fs -h "$work/disk.img" 2>/dev/null | sed -n 's/^Filesystem state: *//p')" = "0 clean" ]
+rm -f "$work/disk.img"
 vm --rw-disk "$kept" --layers "build/guest/busybox.tar,build/guest/busybox.tar" -- true
 check "other layers are refused: 125" [ $status = 125 ]
 check "... with the reason" grep -q "kept disk '$kept': belongs to other layers" "$work/err"
@@ -48,3 +52,20 @@ umount "$work/small"
 cp build/guest/busybox.tar "$work/layer.tar"
 refuses "to export over a layer" "is one of the layers" disk export --layers "$work/layer.tar" -o "$work/layer.tar"
 rm -f "$work"/*.img "$work/layer.tar"
+
+# More disks: a raw file, the same read-only, a generated one.
+truncate -s 64M "$work/raw.img" && mke2fs -q -t ext4 "$work/raw.img"
+mkdir "$work/tree" && echo from-a-layer >"$work/tree/file" && tar -C "$work/tree" -cf "$work/tree.tar" .
+vm --disk "$work/raw.img" --disk "layers=$work/tree.tar" --disk "layers=$work/tree.tar:ro" -- sh -c '
+	mkdir /b /c /d; mount /dev/vdb /b && echo kept >/b/file; mount /dev/vdc /c && cat /c/file && echo more >/c/new && cat /c/new
+	mount -o ro /dev/vdd /d && cat /d/file; cat /sys/block/vd[bcd]/ro /sys/block/vdb/size /sys/block/vdb/serial'
+check "three more disks" [ "$(tr '\n' ' ' <"$work/out")" = "from-a-layer more from-a-layer 0 0 1 131072 trvmm-disk-1" ]
+check "a raw disk keeps what is written" [ "$(e2fsck -fy "$work/raw.img" >/dev/null 2>&1; debugfs -R 'cat /file' "$work/raw.img" 2>/dev/null)" = kept ]
+vm --disk "$work/raw.img:ro" -- sh -c 'mkdir /b; mount -o ro /dev/vdb /b && cat /b/file; echo x >/dev/vdb'
+check "a read-only disk is read only" [ "$(cat "$work/out")" = kept ]
+refuses "a disk that is not there" "disk '/no/such': No such file" --disk /no/such -- true
+refuses "a disk of odd size" "disk '.*odd': has 1000 bytes.*512" --disk "$(truncate -s 1000 "$work/odd"; echo "$work/odd")" -- true
+many=()
+for _ in $(seq 13); do many+=(--disk "layers=$work/tree.tar"); done
+refuses "too many disks" "too many devices" "${many[@]}" -- true
+rm -f "$work/raw.img"

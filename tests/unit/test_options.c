@@ -555,6 +555,14 @@ Test(options, rw_disk)
 	BAD("--rw-disk", "--rw-disk", "", "true");
 }
 
+Test(options, disks_are_kept_in_their_order)
+{
+	GOOD("--disk", "b", "--disk=layers=a,c:ro", "true");
+	cr_assert(options.disk_count == 2 && !strcmp(options.disks[0], "b") && !strcmp(options.disks[1], "layers=a,c:ro"));
+	cr_assert_null(options.disks[2]);
+	BAD("--disk", "--disk", "", "true");
+}
+
 Test(options, disk_subcommands_share_what_describes_the_root_disk)
 {
 	char notes[256];
