@@ -94,7 +94,7 @@ void options_print_help(void)
 {
 	fputs("Usage: trvmm [OPTIONS] [--] COMMAND [ARG...]   run COMMAND in a new microVM\n"
 	      "       trvmm [OPTIONS] --layers IMAGE          run the image's own command\n"
-	      "       trvmm disk export [OPTIONS]             look at the disk that a run would have; see trvmm disk --help\n"
+	      "       trvmm disk export|inspect [OPTIONS]     look at the disk that a run would have; see trvmm disk --help\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
 	      "\n"
 	      "Options:\n",

@@ -53,6 +53,36 @@ cp build/guest/busybox.tar "$work/layer.tar"
 refuses "to export over a layer" "is one of the layers" disk export --layers "$work/layer.tar" -o "$work/layer.tar"
 rm -f "$work"/*.img "$work/layer.tar"
 
+# Inspect: what debugfs says of the same disk; names that would harm a terminal, JSON or SVG.
+mkdir "$work/names" && echo text >"$work/names/plain" && echo hidden >"$work/names/$(printf 'a"b<c>&\\\033[31m\n\377')"
+tar -C "$work/names" -cf "$work/names.tar" .
+"$trvmm" disk export --layers "$work/names.tar" -o "$work/disk.img"
+"$trvmm" disk inspect --layers "$work/names.tar" --json >"$work/out"
+check "inspect --json is JSON, with the inode numbers that debugfs tells" python3 - "$work" <<'P'
+import json, subprocess, sys
+work = sys.argv[1]
+disk = json.load(open(work + "/out"))
+def debugfs(command):
+    return subprocess.run(["debugfs", "-R", command, work + "/disk.img"], capture_output=True, text=True).stdout
+file = [f for f in disk["files"] if f["path"] == "/plain"][0]
+stat = debugfs("stat /plain")
+assert stat.startswith("Inode: %d " % file["inode"]) and "Size: 5" in stat, stat
+blocks = json.loads(subprocess.run(["build/trvmm", "disk", "inspect", "--layers", work + "/names.tar", "--json", "/plain"],
+                                   capture_output=True).stdout)
+assert debugfs("blocks /plain").split() == [str(blocks["extents"][0]["block"])]
+with open(work + "/names.tar", "rb") as layer:
+    layer.seek(blocks["sources"][0]["source_offset"])
+    assert layer.read(5) == b"text\n"
+assert debugfs("stats").count("Free blocks:") and ("Free blocks:              %d" % disk["free_blocks"]) in debugfs("stats")
+assert [f for f in disk["files"] if f["path"] == r'/a"b<c>&\x5c\x1b[31m\x0a\xff'], disk["files"]
+P
+"$trvmm" disk inspect --layers "$work/names.tar" >"$work/out"
+check "the listing has no byte that a terminal obeys" [ "$(tr -d '\n\040-\176' <"$work/out" | wc -c) $(grep -c '/a"b<c>&.x5c' "$work/out")" = "0 1" ]
+"$trvmm" disk inspect --layers "$work/names.tar" --svg "$work/map.svg"
+check "the map is XML" python3 -c 'import sys, xml.dom.minidom as x; x.parse(sys.argv[1])' "$work/map.svg"
+refuses "to inspect what is not there" "no '/nothing'" disk inspect --layers "$work/names.tar" /nothing
+rm -f "$work/disk.img"
+
 # More disks: a raw file, the same read-only, a generated one.
 truncate -s 64M "$work/raw.img" && mke2fs -q -t ext4 "$work/raw.img"
 mkdir "$work/tree" && echo from-a-layer >"$work/tree/file" && tar -C "$work/tree" -cf "$work/tree.tar" .

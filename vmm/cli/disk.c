@@ -12,6 +12,7 @@ static const struct {
 	const char *summary;
 } subcommands[] = {
 	{ "export", disk_export, "write the disk as a raw image" },
+	{ "inspect", disk_inspect, "what is on the disk, and where a path lies" },
 };
 #define SUBCOMMANDS (sizeof(subcommands) / sizeof(subcommands[0]))
 

@@ -6,6 +6,7 @@
 #include "vmm/options.h"
 
 subcommand disk_export;
+subcommand disk_inspect;
 
 /* The option that every subcommand has among its own. */
 #define DISK_HELP_ROW                                                                                                              \
