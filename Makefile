@@ -18,8 +18,8 @@ LDLIBS := -lseccomp -ljansson -lzstd -llzma -lbz2 -llz4 -lz -lcrypto -lpthread
 LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,relro,-z,now -Wl,--gc-sections
 
 # Debian packages: to build, for the guest kernel, for the tests.
-BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev busybox-static
-TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux
+BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
+TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux nbdkit
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c
@@ -29,7 +29,7 @@ LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c d
 EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c extent.c group.c htree.c inode.c inspect.c kept.c layout.c plan.c \
 	read.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
-BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_raw.c)
+BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c guest_mem.c host.c ioapic.c kernel_image.c machine.c mptable.c options.c reaper.c run.c root_disk.c extra_disks.c \
 	uart.c unpack.c vcpu.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c timeline.c)
@@ -47,7 +47,7 @@ LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
 UNIT_TESTS := $(notdir $(basename $(wildcard tests/unit/test_*.c)))
 
 .PHONY: all guest demo check unit lab bench asan tsan fuzz lint format install clean help
-all: $(BUILD)/trvmm guest ## build trvmm, its guest kernel and its default layer
+all: $(BUILD)/trvmm $(BUILD)/trvmm-nbd guest ## build trvmm, its guest kernel and its default layer
 guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar
 
 help: ## this list
@@ -77,6 +77,12 @@ $(BUILD)/obj/vmm/agent_blob.o: vmm/agent_blob.S $(BUILD)/guest/agent
 $(BUILD)/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/agent_blob.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
+
+# The NBD client is a program of its own: libnbd's libraries cannot be linked statically.
+$(BUILD)/trvmm-nbd: devices/virtio-blk/nbd/nbd_bridge.c devices/virtio-blk/nbd/nbd_bridge.h | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE),$(HARDEN)) -fPIE -pie -D_GNU_SOURCE -I. -o $@ $< -lnbd
 
 # ---- what runs in the guest -----------------------------------------------------------------------------------------------------
 $(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h | $(BUILD)/.packages
@@ -120,6 +126,8 @@ $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/libtrvmm.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS)
+
+$(BUILD)/tests/test_disk_nbd: | $(BUILD)/trvmm-nbd
 
 include tests/guests/guests.mk
 
@@ -170,6 +178,7 @@ bench: all ## measure the start beside container engines and QEMU, in lab time: 
 
 install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm
+	install -D -m 755 $(BUILD)/trvmm-nbd $(DESTDIR)$(PREFIX)/bin/trvmm-nbd
 	install -D -m 644 $(BUILD)/guest/vmlinux $(DESTDIR)$(PREFIX)/share/trvmm/vmlinux
 	install -D -m 644 $(BUILD)/guest/busybox.tar $(DESTDIR)$(PREFIX)/share/trvmm/busybox.tar
 	install -D -m 644 man/trvmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/trvmm.1

@@ -2,13 +2,16 @@
 #include "vmm/extra_disks.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/thread.h"
 #include "devices/virtio-blk/disk_ext4.h"
+#include "devices/virtio-blk/disk_nbd.h"
 #include "devices/virtio-blk/disk_raw.h"
 
 #define LAYERS_PREFIX "layers="
@@ -30,6 +33,18 @@ static int open_layers(struct extra_disk *extra, const char *list, bool read_onl
 	return rc < 0 ? error_set(err, rc, "%s", strerror(-rc)) : 0;
 }
 
+/* The NBD client lies beside this program. */
+static int open_nbd(struct extra_disk *extra, const char *uri, bool read_only, struct error *err)
+{
+	char path[PATH_MAX];
+	const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - sizeof("trvmm-nbd"));
+	if (length < 0)
+		return error_set(err, -errno, "finding this program: %s", strerror(errno));
+	path[length] = '\0';
+	strcpy(strrchr(path, '/') + 1, "trvmm-nbd");
+	return disk_nbd_open(path, uri, read_only, &extra->disk, err);
+}
+
 /* One SPEC[:ro]. */
 static int open_one(struct extra_disk *extra, const char *spec, struct error *err)
 {
@@ -41,6 +56,8 @@ static int open_one(struct extra_disk *extra, const char *spec, struct error *er
 	int rc;
 	if (!strncmp(what, LAYERS_PREFIX, strlen(LAYERS_PREFIX)))
 		rc = open_layers(extra, what + strlen(LAYERS_PREFIX), read_only, err);
+	else if (disk_nbd_is_uri(what))
+		rc = open_nbd(extra, what, read_only, err);
 	else
 		rc = disk_raw_open(what, read_only, &extra->disk, err);
 	free(what);

@@ -2,6 +2,7 @@
  * The disks of --disk: /dev/vdb and so on, in the order of the options. SPEC[:ro], where SPEC is
  *
  *   layers=A[,B...]   a file system generated from layers, as the root disk's is; what the guest writes there ends with the VM
+ *   nbd://...         an export of a network block device server (nbds://, nbd+unix://, nbds+unix://)
  *   PATH              a raw file or a block device of the host
  */
 #ifndef TRVMM_VMM_EXTRA_DISKS_H

@@ -53,7 +53,7 @@ static const struct option_row table[] = {
 	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
 	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
 	{ OPT_RW_DISK, "rw-disk", "FILE", "keep what the guest writes to the root disk in FILE, for the next run" },
-	{ OPT_DISK, "disk", "SPEC[:ro]", "one more disk: a file, or layers=A[,B...]; repeatable" },
+	{ OPT_DISK, "disk", "SPEC[:ro]", "one more disk: a file, nbd://..., or layers=A[,B...]; repeatable" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
 	{ OPT_ENTRYPOINT, "entrypoint", "COMMAND", "run this instead of the image's entrypoint" },
 	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },

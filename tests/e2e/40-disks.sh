@@ -99,3 +99,31 @@ many=()
 for _ in $(seq 13); do many+=(--disk "layers=$work/tree.tar"); done
 refuses "too many disks" "too many devices" "${many[@]}" -- true
 rm -f "$work/raw.img"
+
+# A network block device, whose server goes away for a while.
+truncate -s 16M "$work/nbd.img"
+serve_nbd() {
+	rm -f "$work/nbd.socket"
+	nbdkit -f -U "$work/nbd.socket" file "$work/nbd.img" 2>/dev/null &
+	nbd_server=$!
+	for _ in $(seq 100); do [ -S "$work/nbd.socket" ] && break; sleep 0.1; done
+}
+serve_nbd
+timeout 100 "$trvmm" --disk "nbd+unix:///?socket=$work/nbd.socket" -- sh -c '
+	echo written | dd of=/dev/vdb conv=fsync 2>/dev/null && echo ready
+	while dd if=/dev/vdb of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null; do sleep 0.2; done; echo failed
+	until dd if=/dev/vdb of=/dev/null bs=4k count=1 iflag=direct 2>/dev/null; do sleep 0.2; done; echo back' >"$work/out" 2>"$work/err" </dev/null &
+vm_pid=$!
+heard() { for _ in $(seq 300); do grep -q "$1" "$work/out" && return; sleep 0.1; done; return 1; }
+heard ready
+kill -KILL "$nbd_server"
+{ wait "$nbd_server"; } 2>/dev/null
+check "a lost NBD server is an I/O error in the guest" heard failed
+serve_nbd
+check "... until it is back" heard back
+wait "$vm_pid"
+check "... and a line each on the host" [ "$? $(grep -c 'connection is' "$work/err")" = "0 2" ]
+kill "$nbd_server"
+check "what was written is there" [ "$(head -c 8 "$work/nbd.img")" = written ]
+refuses "an NBD server that is not there" "disk 'nbd.unix.*'.*No such file" --disk "nbd+unix:///?socket=$work/nothing" -- true
+rm -f "$work/nbd.img"

@@ -1,0 +1,245 @@
+/* devices/virtio-blk/disk_nbd and trvmm-nbd against nbdkit, a server that is not ours. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "devices/virtio-blk/disk_nbd.h"
+
+enum { SIZE = 8 << 20 };
+
+static char folder[] = "/tmp/trvmm-nbd-XXXXXX";
+static char server_path[64], uri[128], program[PATH_MAX];
+static struct error err;
+static pid_t server;
+
+static void set_up(void)
+{
+	cr_assert(mkdtemp(folder));
+	snprintf(server_path, sizeof(server_path), "%s/socket", folder);
+	snprintf(uri, sizeof(uri), "nbd+unix:///?socket=%s", server_path);
+	const ssize_t length = readlink("/proc/self/exe", program, sizeof(program) - 32);
+	cr_assert(length > 0);
+	program[length] = '\0';
+	strcpy(strrchr(program, '/'), "/../trvmm-nbd");
+}
+
+/* Starts nbdkit with these words behind the socket's, and waits until it listens. */
+static void serve(const char *const *words)
+{
+	const char *argv[16] = { "nbdkit", "-f", "--exit-with-parent", "-U", server_path };
+	int argc = 5;
+	while (*words)
+		argv[argc++] = *words++;
+	argv[argc] = NULL;
+	unlink(server_path);
+	server = fork();
+	if (server == 0) {
+		const int null = open("/dev/null", O_RDWR);
+		dup2(null, 2);
+		execvp("nbdkit", (char *const *)(void *)argv);
+		_exit(127);
+	}
+	for (int i = 0; i < 500 && access(server_path, F_OK) < 0; i++)
+		usleep(10000);
+	cr_assert(access(server_path, F_OK) == 0, "nbdkit does not listen");
+}
+#define SERVE(...) serve((const char *const[]){ __VA_ARGS__, NULL })
+
+static void stop_server(void)
+{
+	if (server > 0) {
+		kill(server, SIGKILL);
+		waitpid(server, NULL, 0);
+	}
+	server = 0;
+}
+
+static void clean_up(void)
+{
+	char command[64];
+	stop_server();
+	snprintf(command, sizeof(command), "rm -rf %s", folder);
+	cr_assert(system(command) == 0);
+}
+TestSuite(disk_nbd, .init = set_up, .fini = clean_up, .timeout = 60);
+
+static struct disk *open_or_fail(bool read_only)
+{
+	struct disk *disk = NULL;
+	cr_assert(disk_nbd_open(program, uri, read_only, &disk, &err) == 0, "%s", err.text);
+	return disk;
+}
+
+static int transfer(struct disk *disk, uint64_t offset, uint8_t *bytes, size_t length, bool write)
+{
+	const struct iovec iov[] = { { bytes, length / 3 }, { bytes + length / 3, length - length / 3 } };
+	return (write ? disk->ops->writev : disk->ops->readv)(disk, offset, iov, 2);
+}
+
+static void check_contents(struct disk *disk, uint64_t offset, size_t length, const uint8_t *wanted)
+{
+	uint8_t *bytes = malloc(length);
+	cr_assert(transfer(disk, offset, bytes, length, false) == 0);
+	cr_assert(memcmp(bytes, wanted, length) == 0);
+	free(bytes);
+}
+
+static void all_operations(void)
+{
+	struct disk *disk = open_or_fail(false);
+	cr_assert(disk->size_bytes == SIZE && !disk->read_only);
+	uint8_t *model = calloc(1, SIZE);
+	check_contents(disk, 0, SIZE, model);
+	/* Larger than the window, and odd. */
+	for (size_t i = 0; i < 5 * 512 * 1024 + 512; i++)
+		model[1024 + i] = (uint8_t)(i * 7 + i / 512);
+	cr_assert(transfer(disk, 1024, model + 1024, 5 * 512 * 1024 + 512, true) == 0);
+	check_contents(disk, 0, SIZE, model);
+	memset(model + 4096, 0, 3 << 19);
+	cr_assert(disk->ops->write_zeroes(disk, 4096, 3 << 19, false) == 0);
+	memset(model + (2 << 20), 0, 65536);
+	cr_assert(disk->ops->discard(disk, 2 << 20, 65536) == 0);
+	cr_assert(disk->ops->flush(disk) == 0);
+	check_contents(disk, 0, SIZE, model);
+	disk_destroy(disk);
+	free(model);
+}
+
+Test(disk_nbd, reads_writes_zeroes_and_flushes)
+{
+	SERVE("memory", "8M");
+	all_operations();
+}
+
+Test(disk_nbd, a_server_without_zeroes_and_flush)
+{
+	SERVE("--filter=nozero", "memory", "8M", "zeromode=none");
+	all_operations();
+}
+
+Test(disk_nbd, read_only_by_wish_or_by_the_server)
+{
+	SERVE("memory", "8M");
+	struct disk *disk = open_or_fail(true);
+	cr_assert(disk->read_only);
+	disk_destroy(disk);
+	stop_server();
+	SERVE("-r", "memory", "8M");
+	disk = open_or_fail(false);
+	cr_assert(disk->read_only);
+	disk_destroy(disk);
+}
+
+static void refused(int code, const char *word)
+{
+	struct disk *disk;
+	err.text[0] = '\0';
+	const int rc = disk_nbd_open(program, uri, false, &disk, &err);
+	cr_assert(rc < 0 && (code == 0 || rc == code), "%d: %s", rc, err.text);
+	cr_assert(strstr(err.text, uri) && strstr(err.text, word), "%s", err.text);
+}
+
+Test(disk_nbd, what_cannot_be_a_disk_is_refused)
+{
+	refused(-ENOENT, "No such file");
+	SERVE("memory", "0");
+	refused(-EINVAL, "empty");
+	stop_server();
+	SERVE("--filter=blocksize-policy", "memory", "8M", "blocksize-minimum=4096", "blocksize-preferred=4096", "blocksize-error-policy=error");
+	refused(-EINVAL, "512 bytes");
+	stop_server();
+	strcpy(program, "/no/such/program");
+	refused(-ENOENT, "/no/such/program");
+	cr_assert(disk_nbd_is_uri("nbd://host/x") && disk_nbd_is_uri("nbds+unix:///x?socket=y") && !disk_nbd_is_uri("nbd") &&
+		  !disk_nbd_is_uri("/nbd://x"));
+}
+
+Test(disk_nbd, a_server_that_says_nothing_is_given_up)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	strcpy(address.sun_path, server_path);
+	cr_assert(bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1) == 0);
+	refused(-ETIMEDOUT, "no answer");
+	close(fd);
+}
+
+Test(disk_nbd, errors_of_the_server_come_through)
+{
+	SERVE("--filter=error", "memory", "8M", "error-pwrite=ENOSPC", "error-pwrite-rate=100%");
+	struct disk *disk = open_or_fail(false);
+	uint8_t bytes[4096] = { 1 };
+	cr_assert(transfer(disk, 0, bytes, sizeof(bytes), true) == -ENOSPC);
+	cr_assert(transfer(disk, 0, bytes, sizeof(bytes), false) == 0 && bytes[0] == 0, "the connection goes on");
+	disk_destroy(disk);
+}
+
+/* What the test's stderr gets until now. */
+static unsigned count_lines(int fd, const char *word)
+{
+	static char text[65536];
+	const ssize_t n = pread(fd, text, sizeof(text) - 1, 0);
+	unsigned count = 0;
+	text[n > 0 ? n : 0] = '\0';
+	for (const char *at = text; (at = strstr(at, word)); at++)
+		count++;
+	return count;
+}
+
+Test(disk_nbd, a_lost_server_is_an_io_error_until_it_is_back)
+{
+	char log[80], file[80];
+	snprintf(log, sizeof(log), "%s/log", folder);
+	snprintf(file, sizeof(file), "%s/data", folder);
+	const int data = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600), errors = open(log, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	cr_assert(ftruncate(data, SIZE) == 0);
+	const int saved = dup(2);
+	dup2(errors, 2);
+	SERVE("file", file);
+	struct disk *disk = open_or_fail(false);
+	uint8_t bytes[4096] = { 42 };
+	cr_assert(transfer(disk, 8192, bytes, sizeof(bytes), true) == 0);
+	stop_server();
+	for (int i = 0; i < 20; i++)
+		cr_assert(transfer(disk, 8192, bytes, sizeof(bytes), false) == -EIO);
+	SERVE("file", file);
+	int rc = -EIO;
+	for (int i = 0; i < 200 && rc; i++) {
+		usleep(50000);
+		rc = transfer(disk, 8192, bytes, sizeof(bytes), false);
+	}
+	cr_assert(rc == 0 && bytes[0] == 42);
+	cr_assert(disk->ops->flush(disk) == -EIO, "the write may have been lost with the connection");
+	cr_assert(disk->ops->flush(disk) == 0);
+	/* Another export under the same name is not taken for the disk. */
+	stop_server();
+	cr_assert(transfer(disk, 8192, bytes, sizeof(bytes), false) == -EIO);
+	SERVE("memory", "4M");
+	usleep(1500000);
+	cr_assert(transfer(disk, 8192, bytes, sizeof(bytes), false) == -EIO);
+	dup2(saved, 2);
+	cr_assert(count_lines(errors, "is lost") == 2 && count_lines(errors, "connection is back") == 1, "one line for each: %u %u", count_lines(errors, "is lost"),
+		  count_lines(errors, "connection is back"));
+	disk_destroy(disk);
+}
+
+Test(disk_nbd, the_end_of_its_program_is_an_io_error)
+{
+	SERVE("memory", "8M");
+	struct disk *disk = open_or_fail(false);
+	uint8_t bytes[512];
+	char command[64];
+	snprintf(command, sizeof(command), "pkill -KILL -P %d trvmm-nbd", (int)getpid());
+	cr_assert(system(command) == 0);
+	cr_assert(transfer(disk, 0, bytes, sizeof(bytes), false) == -EIO && disk->ops->flush(disk) == -EIO);
+	disk_destroy(disk);
+}
