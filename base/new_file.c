@@ -28,7 +28,7 @@ static int open_folder(struct new_file *file, const char *path)
 		file->folder_fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	const int code = folder && file->name ? -errno : -ENOMEM;
 	free(folder);
-	if (file->folder_fd < 0)
+	if (!file->name || file->folder_fd < 0)
 		return code;
 	return file->name[0] ? 0 : -EISDIR;
 }

@@ -1,6 +1,6 @@
 /*
- * Files that appear whole or not at all: written without a name (O_TMPFILE) where the file system can, else under a temporary one beside the
- * wanted name, and linked there at the end. A reader never sees half of one; a failure leaves nothing behind.
+ * Files that appear whole or not at all: written without a name (O_TMPFILE) where the file system can, else under a temporary one beside
+ * the wanted name, and linked there at the end. A reader never sees half of one; a failure leaves nothing behind.
  */
 #ifndef TRVMM_BASE_NEW_FILE_H
 #define TRVMM_BASE_NEW_FILE_H

@@ -32,7 +32,7 @@ void block_states_free(struct block_states *states)
 			free(states->chunks[i]);
 	free(states->chunks);
 	free(states->changed);
-	*states = (struct block_states){ NULL };
+	*states = (struct block_states){ .chunks = NULL };
 }
 
 uint64_t block_states_run(const struct block_states *states, uint64_t block, uint64_t max, enum cow_state *state)

@@ -35,8 +35,8 @@ typedef int (*cow_base_readv)(const void *base, uint64_t offset, const struct io
 int cow_create(uint64_t size_bytes, cow_base_readv readv, const void *base, struct cow **cow);
 
 /*
- * What a kept disk's changes belong to. The digest is of all bytes below, and slow; the stamp is quick to make, and the same stamp means the
- * same bytes, while another one means nothing.
+ * What a kept disk's changes belong to. The digest is of all bytes below, and slow; the stamp is quick to make, and the same stamp
+ * means the same bytes, while another one means nothing.
  */
 #define COW_DIGEST_BYTES 32
 struct cow_binding {
@@ -51,8 +51,8 @@ enum cow_access {
 
 /*
  * The same with the changes in the file `path`. Returns 0, or -errno with one line: -ENOENT (to look), -EBUSY when another process has it
- * open, -ESTALE when it belongs to other bytes or another size, -EBADMSG when it is damaged, -EINVAL when it is something else, or what the
- * system says. Reads all of the base when the file is made, and when the stamp is not as it was.
+ * open, -ESTALE when it belongs to other bytes or another size, -EBADMSG when it is damaged, -EINVAL when it is something else, or what
+ * the system says. Reads all of the base when the file is made, and when the stamp is not as it was.
  */
 int cow_open_kept(const char *path, enum cow_access access, uint64_t size_bytes, cow_base_readv readv, const struct cow_binding *binding,
 		  const void *base, struct cow **cow, struct error *err);
@@ -71,8 +71,8 @@ int cow_writev(struct cow *cow, uint64_t offset, const struct iovec *iov, unsign
 int cow_zero(struct cow *cow, uint64_t offset, uint64_t length);
 
 /*
- * What was done before is durable in a kept disk: after a crash of this process or the machine, each block has the contents of the last flush
- * or of a later write. Returns 0 or -errno; once the system has failed to write something back, every flush fails.
+ * What was done before is durable in a kept disk: after a crash of this process or the machine, each block has the contents of the last
+ * flush or of a later write. Returns 0 or -errno; once the system has failed to write something back, every flush fails.
  */
 int cow_flush(struct cow *cow);
 

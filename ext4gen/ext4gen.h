@@ -77,14 +77,15 @@ int ext4_plan_readv(const struct ext4_plan *plan, uint64_t offset, const struct 
 bool ext4_plan_next_data(const struct ext4_plan *plan, uint64_t offset, uint64_t *begin, uint64_t *end);
 
 /*
- * A SHA-256 of all that is not free space, with its place: what a kept disk belongs to. Reads all contents. Returns 0 or -errno of a source.
+ * A SHA-256 of all that is not free space, with its place: what a kept disk belongs to. Reads all contents. Returns 0 or -errno of a
+ * source.
  */
 #define EXT4_DIGEST_BYTES 32
 int ext4_plan_digest(const struct ext4_plan *plan, uint8_t digest[EXT4_DIGEST_BYTES]);
 
 /*
- * The same at a glance: from the tree, the layer files' identities and times, and this program's own. Equal stamps mean equal bytes; other
- * bytes are not meant by another stamp. Returns false when there is none: a file was changed just now, or its identity is not known.
+ * The same at a glance: from the tree, the layer files' identities and times, and this program's own. Equal stamps mean equal bytes,
+ * different ones say nothing. Returns false when there is none: a file was changed just now, or its identity is not known.
  */
 bool ext4_plan_stamp(const struct ext4_plan *plan, uint8_t stamp[EXT4_DIGEST_BYTES]);
 

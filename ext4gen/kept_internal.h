@@ -17,9 +17,10 @@
  * Integers are little-endian. A map sector of zeroes is one that was never written: all its blocks are BASE. Holes are sectors and blocks
  * of zeroes, so the file takes the room of what was written; the data of blocks that are not WRITTEN means nothing.
  *
- * Crashes. A flush syncs the data, then writes the map sectors that changed, then syncs these. At any moment between, each sector on disk is
- * as the last flush left it or new (a sector is written whole or not at all: that is asked of the host's disk, as its file systems do), and
- * data that new states tell of was synced before. What a flush does not cover may be lost or torn, a block at a time; it was never promised.
+ * Crashes. A flush syncs the data, then writes the map sectors that changed, then syncs these. At any moment between, each sector on disk
+ * is as the last flush left it or new (a sector is written whole or not at all: that is asked of the host's disk, as its file systems
+ * do), and data that new states tell of was synced before. What a flush does not cover may be lost or torn, a block at a time; it was
+ * never promised.
  *
  * The file is hostile input: it may come from anywhere. All that is in it is checked before it is used, but for the data, which is the
  * guest's own business.

@@ -1,6 +1,7 @@
 /* The disks of --disk; see extra_disks.h. */
 #include "vmm/extra_disks.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
@@ -79,6 +80,7 @@ int extra_disks_open(const struct options *options, struct extra_disks *all, str
 			all->count++;
 			return rc;
 		}
+		assert(extra->disk);
 		/* What the guest sees as its serial number; the root disk's is another. */
 		memset(extra->disk->id, 0, sizeof(extra->disk->id));
 		snprintf(extra->disk->id, sizeof(extra->disk->id), "trvmm-disk-%zu", all->count + 1);

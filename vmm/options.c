@@ -366,7 +366,7 @@ static int complain(int argc, char **argv, const struct grammar *grammar, int ki
 	return error_set(err, -EINVAL, "unknown or ambiguous option '%s'; see trvmm --help", quoted);
 }
 
-/* Tells `take` of each option in turn. `order` is getopt's: "+" ends at the first word that is no option, "" collects such words at the end. */
+/* Tells `take` of each option in turn. `order`: "+" ends at the first word that is no option, "" collects such words at the end. */
 static int walk_options(int argc, char **argv, const struct grammar *grammar, const char *order, option_taker *take, void *data,
 			struct error *err)
 {

@@ -2,6 +2,7 @@
 #include "devices/virtio-blk/disk_ext4.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,7 +85,7 @@ static struct disk_ext4 *allocate(const struct ext4_plan *plan, bool read_only)
 	ext4->disk.ops = &disk_ext4_ops;
 	ext4->disk.size_bytes = ext4_plan_size_bytes(plan);
 	ext4->disk.read_only = read_only;
-	memcpy(ext4->disk.id, "trvmm-root", 10);
+	snprintf(ext4->disk.id, sizeof(ext4->disk.id), "trvmm-root");
 	ext4->plan = plan;
 	return ext4;
 }

@@ -15,8 +15,8 @@ int disk_ext4_create(const struct ext4_plan *plan, bool read_only, struct disk *
 int disk_ext4_open_kept(const struct ext4_plan *plan, const char *path, enum cow_access access, struct disk **disk, struct error *err);
 
 /*
- * The first range at or behind byte `offset` that may hold anything but zeroes, changes included, as bytes [*begin, *end). Returns false when
- * there is none.
+ * The first range at or behind byte `offset` that may hold anything but zeroes, changes included, as bytes [*begin, *end). Returns
+ * false when there is none.
  */
 bool disk_ext4_next_data(const struct disk *disk, uint64_t offset, uint64_t *begin, uint64_t *end);
 

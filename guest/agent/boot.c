@@ -154,8 +154,8 @@ void platform_set_hostname(const char *name)
 
 void platform_settle_disks(void)
 {
-	/* Read-only marks it as unmounted. A background process that has a file open for writing is in the way of that: freezing is not, and
-	 * leaves at least the journal empty. */
+	/* Read-only marks it as unmounted. A background process that has a file open for writing is in the way of that: freezing is
+	 * not, and leaves at least the journal empty. */
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0)
 		return;
 	const int root = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

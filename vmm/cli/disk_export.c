@@ -47,7 +47,7 @@ struct sink {
 	int fd;
 	bool sequential; /* all bytes are written, in order: a pipe or a device. Else a new file, whose holes are zeroes */
 	uint64_t at; /* sequential: written so far */
-	uint8_t *zeroes; /* CHUNK_BYTES; borrowed */
+	const uint8_t *zeroes; /* CHUNK_BYTES; borrowed */
 };
 
 static int sink_write_all(struct sink *sink, const uint8_t *bytes, size_t length)
@@ -110,10 +110,10 @@ static int copy_range(struct disk *disk, struct sink *sink, uint8_t *chunk, uint
 
 static int copy_disk(struct disk *disk, struct sink *sink, struct error *err)
 {
-	uint8_t *chunk = malloc(CHUNK_BYTES);
-	sink->zeroes = calloc(1, CHUNK_BYTES);
-	int rc = chunk && sink->zeroes ? 0 : error_set(err, -ENOMEM, "out of memory");
+	uint8_t *chunk = malloc(CHUNK_BYTES), *zeroes = calloc(1, CHUNK_BYTES);
+	int rc = chunk && zeroes ? 0 : error_set(err, -ENOMEM, "out of memory");
 	uint64_t offset = 0, end;
+	sink->zeroes = zeroes;
 	while (rc == 0 && disk_ext4_next_data(disk, offset, &offset, &end)) {
 		if (sink->sequential && (rc = sink_skip_to(sink, offset)))
 			error_set(err, rc, "%s", strerror(-rc));
@@ -123,7 +123,7 @@ static int copy_disk(struct disk *disk, struct sink *sink, struct error *err)
 	}
 	if (rc == 0 && sink->sequential && (rc = sink_skip_to(sink, disk->size_bytes)))
 		error_set(err, rc, "%s", strerror(-rc));
-	free(sink->zeroes);
+	free(zeroes);
 	free(chunk);
 	return rc;
 }

@@ -88,7 +88,7 @@ static int print_groups(const struct view *view, const struct ext4_super_block *
 	uint32_t untouched = 0;
 	fputs(json ? ",\"groups\":[" : "groups:\n", out);
 	for (uint32_t i = 0; i < count; i++) {
-		struct ext4_group_desc desc;
+		struct ext4_group_desc desc = { .bg_flags = le16_make(0) };
 		const int rc = read_disk(view, EXT4_BLOCK_BYTES + (uint64_t)i * sizeof(desc), &desc, sizeof(desc), err);
 		if (rc)
 			return rc;
@@ -145,7 +145,7 @@ static void print_changes(const struct view *view, FILE *out, bool json)
 
 static int print_all(const struct view *view, FILE *out, bool json, struct error *err)
 {
-	struct ext4_super_block super;
+	struct ext4_super_block super = { .s_magic = le16_make(0) };
 	int rc = read_disk(view, EXT4_SUPER_OFFSET, &super, sizeof(super), err);
 	if (rc)
 		return rc;

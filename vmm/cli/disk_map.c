@@ -6,7 +6,8 @@
  *              viewers show under the pointer
  *   a legend   kinds and layers with their sizes
  *
- * Files too narrow to be seen are drawn together with their neighbours of the same layer, so the picture stays small whatever the disk holds.
+ * Files too narrow to be seen are drawn together with their neighbours of the same layer, so the picture stays small whatever the disk
+ * holds.
  */
 #include <errno.h>
 #include <stdlib.h>

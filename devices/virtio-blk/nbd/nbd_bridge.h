@@ -1,8 +1,8 @@
 /*
  * What trvmm and trvmm-nbd say to each other.
  *
- * libnbd needs GnuTLS and libxml2, of which Debian has no complete static libraries, and trvmm is static: it would start slower otherwise, for
- * everyone. So the NBD client is a program of its own, which trvmm starts for each NBD disk with
+ * libnbd needs GnuTLS and libxml2, of which Debian has no complete static libraries, and trvmm is static: it would start slower
+ * otherwise, for everyone. So the NBD client is a program of its own, which trvmm starts for each NBD disk with
  *
  *   descriptor 3   a SOCK_SEQPACKET socket; its end is the program's end
  *   descriptor 4   a memory file of NBD_WINDOW_BYTES, which both map: data of reads and writes, from its start
