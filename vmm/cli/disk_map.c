@@ -146,7 +146,7 @@ static void add_piece(struct map *map, const struct piece *piece)
 	struct piece *pending = &map->pending;
 	const bool same_file = pending->files == 1 && pending->inode == piece->inode;
 	if (pending->first != pending->end && !piece->class && !pending->class && pending->layer == piece->layer &&
-	    pending->end == piece->first && (same_file || is_narrow(map, pending) || is_narrow(map, piece))) {
+	    pending->end == piece->first && (same_file || (is_narrow(map, pending) && is_narrow(map, piece)))) {
 		pending->end = piece->end;
 		pending->files += !same_file;
 		pending->inode = piece->inode;
@@ -190,7 +190,7 @@ static void draw_bar(const struct map *map, uint64_t metadata, uint64_t used, ui
 	const struct {
 		const char *class, *name;
 		uint64_t first, end;
-	} parts[] = { { "free", "free space", 0, all }, { "l0", "file contents", 0, used }, { "m0", "metadata", 0, metadata } };
+	} parts[] = { { "free", "free space", 0, all }, { "m2", "file contents", 0, used }, { "m0", "metadata", 0, metadata } };
 	for (unsigned i = 0; i < 3; i++) {
 		fprintf(map->out, "<rect class=\"%s\" x=\"%d\" y=\"%d\" width=\"%.2f\" height=\"%d\"><title>%s</title></rect>\n",
 			parts[i].class, MARGIN, BAR_TOP, at_least_a_line((double)parts[i].end * scale), BAR_HEIGHT, parts[i].name);
