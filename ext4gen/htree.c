@@ -203,15 +203,14 @@ static void put_index(const struct ext4_plan *plan, const struct htree *tree, ui
 		      uint32_t first_block, uint32_t first_leaf, uint32_t span)
 {
 	for (uint32_t i = 0; i < count; i++) {
-		struct ext4_dx_entry entry = { .block = le32_make(first_block + i) };
-		if (i == 0) {
-			entry.limit = le16_make((uint16_t)limit);
-			entry.count = le16_make((uint16_t)count);
-		} else {
-			entry.hash = le32_make(leaf_hash(plan, tree, first_leaf + i * span));
-		}
+		const struct ext4_dx_entry entry = {
+			.hash = le32_make(leaf_hash(plan, tree, first_leaf + i * span)),
+			.block = le32_make(first_block + i),
+		};
 		memcpy(at + i * sizeof(entry), &entry, sizeof(entry));
 	}
+	const struct ext4_dx_countlimit countlimit = { le16_make((uint16_t)limit), le16_make((uint16_t)count) };
+	memcpy(at, &countlimit, sizeof(countlimit));
 }
 
 static void fill_root(const struct ext4_plan *plan, const struct htree *tree, uint8_t *block)

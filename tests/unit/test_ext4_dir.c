@@ -151,10 +151,11 @@ static bool has_continued_leaf(const struct ext4_plan *plan, uint32_t dir)
 {
 	uint8_t block[EXT4_BLOCK_BYTES];
 	struct ext4_dx_entry entry;
+	struct ext4_dx_countlimit countlimit;
 	const uint32_t number = plan->layout.objects + plan->objects[plan_find_object_of_inode(plan, dir)].block;
 	read_or_fail(plan, (uint64_t)number * EXT4_BLOCK_BYTES, block, sizeof(block));
-	memcpy(&entry, block + EXT4_DX_ROOT_ENTRIES_OFFSET, sizeof(entry));
-	const unsigned count = le16_get(entry.count);
+	memcpy(&countlimit, block + EXT4_DX_ROOT_ENTRIES_OFFSET, sizeof(countlimit));
+	const unsigned count = le16_get(countlimit.count);
 	for (unsigned i = 1; i < count; i++) {
 		memcpy(&entry, block + EXT4_DX_ROOT_ENTRIES_OFFSET + i * sizeof(entry), sizeof(entry));
 		if (le32_get(entry.hash) & 1)
