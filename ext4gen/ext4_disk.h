@@ -56,6 +56,7 @@ enum {
 #define EXT4_SUPER_MAGIC 0xEF53u
 
 enum {
+	EXT4_COMPAT_HAS_JOURNAL = 0x4,
 	EXT4_COMPAT_EXT_ATTR = 0x8,
 	EXT4_COMPAT_DIR_INDEX = 0x20,
 	EXT4_COMPAT_SPARSE_SUPER2 = 0x200,
@@ -407,7 +408,9 @@ EXT4_STRUCT(ext4_xattr_entry, 16, EXT4_XATTR_ENTRY_FIELDS, char e_name[];)
 
 enum {
 	EXT4_JOURNAL_INO = 8,
+	EXT4_JNL_BACKUP_BLOCKS = 1, /* s_jnl_backup_type: s_jnl_blocks has i_block and the size of the journal's inode */
 	JBD2_SUPERBLOCK_V2 = 4, /* h_blocktype */
+	JBD2_MIN_JOURNAL_BLOCKS = 1024,
 };
 
 #define JBD2_SUPERBLOCK_FIELDS(F, A) \

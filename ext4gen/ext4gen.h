@@ -7,12 +7,13 @@
  *
  * Layout (blocks of 4 KiB, groups of 128 MiB):
  *
- *   | superblock | descriptors | block bitmaps | inode bitmaps | inode tables | directory, extent, xattr blocks | contents | free |
- *   '------------------------- metadata first: lookup is arithmetic --------------------------------------------'
+ *   | superblock | descriptors | block bitmaps | inode bitmaps | inode tables | directory, extent, xattr blocks | journal |
+ *   '------------------------- metadata first: lookup is arithmetic ------------------------------------------------------'
+ *   | contents | free |
  *
  * Features: filetype, extents, flex_bg, sparse_super2 without backups, uninit_bg (gdt_csum) with BLOCK_UNINIT and INODE_ZEROED
  * so that a mount reads few bitmaps and lazy initialisation never writes, extra_isize, dir_nlink, large_file, huge_file,
- * dir_index. No journal on disks that die with the VM. Specification: the Linux kernel's documentation, filesystems/ext4.
+ * dir_index; on demand has_journal, which a disk that dies with the VM does not need. Specification: the Linux kernel's documentation, filesystems/ext4.
  *
  * Any number of threads may read from one plan at once. The only thing that changes after it was built is the order of names in
  * large directories, which are sorted when they are first read, under a lock of the plan's own.
@@ -36,6 +37,8 @@ struct ext4_options {
 	uint8_t uuid[16];      /* all zero: derived from the tree */
 	uint8_t hash_seed[16]; /* of directory hashes; all zero is a seed, too */
 	char label[16];        /* volume name, zero-padded */
+	bool journal;          /* with a journal: for disks that are kept */
+	uint64_t journal_bytes; /* its size, 4 MiB to 39 GiB, rounded down to whole blocks; 0: what mke2fs gives a disk of the size */
 };
 
 struct ext4_plan;
@@ -49,7 +52,7 @@ struct ext4_plan;
  *   -EMLINK        more than 65000 hard links to one file
  *   -ENAMETOOLONG  a symbolic link with a target of more than 4095 bytes
  *   -E2BIG         extended attributes of one inode that do not fit in 4 KiB
- *   -EINVAL        an invalid POSIX ACL; a damaged tree; options that no ext4 can have
+ *   -EINVAL        an invalid POSIX ACL; a damaged tree; options that no ext4 can have (a journal that is too small)
  *   -ENOMEM
  *
  * Extended attributes in namespaces that Linux does not let anybody set on ext4 are left out. Times are cut to 1901..2310. When

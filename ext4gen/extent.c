@@ -43,6 +43,13 @@ struct extent_list {
 static struct extent_list extents_of(const struct ext4_plan *plan, uint32_t inode)
 {
 	struct extent_list list = { .plan = plan };
+	if (inode == journal_inode(plan)) {
+		list.tree = plan->layout.journal;
+		list.physical = plan->layout.journal + journal_tree_blocks(plan->journal_blocks);
+		list.length = plan->journal_blocks;
+		list.count = (list.length + EXT4_EXTENT_MAX_BLOCKS - 1) / EXT4_EXTENT_MAX_BLOCKS;
+		return list;
+	}
 	if (inode != lost_found_inode(plan) && S_ISREG(plan->tree->inodes[inode].mode)) {
 		list.runs = &plan->runs[plan->inodes[inode].first_run];
 		list.count = plan->inodes[inode].run_count;

@@ -38,11 +38,12 @@ void fill_super_block(const struct ext4_plan *plan, uint8_t *block)
 		.s_flags = le32_make(EXT4_FLAGS_UNSIGNED_HASH),
 		.s_log_groups_per_flex = LOG_GROUPS_PER_FLEX,
 		/* What Linux computes as well; when they differ it writes the superblock at the first mount. */
-		.s_overhead_clusters = le32_make(l->objects),
+		.s_overhead_clusters = le32_make(l->objects + plan->journal_blocks),
 	};
 	memcpy(sb.s_uuid, plan->uuid, sizeof(sb.s_uuid));
 	memcpy(sb.s_hash_seed, plan->hash_seed, sizeof(sb.s_hash_seed));
 	memcpy(sb.s_volume_name, plan->label, sizeof(sb.s_volume_name));
+	put_journal_fields(plan, &sb);
 	memset(block, 0, EXT4_BLOCK_BYTES);
 	memcpy(block + EXT4_SUPER_OFFSET, &sb, sizeof(sb));
 }

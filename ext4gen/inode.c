@@ -29,6 +29,8 @@ static uint32_t inode_of_number(const struct ext4_plan *plan, uint32_t number)
 {
 	if (number == EXT4_ROOT_INO)
 		return 0;
+	if (number == EXT4_JOURNAL_INO && plan->journal_blocks)
+		return journal_inode(plan);
 	if (number < EXT4_FIRST_INO || number > plan->used_inodes)
 		return TREE_NONE;
 	if (plan->add_lost_found && number == EXT4_FIRST_INO)
@@ -188,6 +190,15 @@ static void fill_lost_found(const struct ext4_plan *plan, struct ext4_inode *dis
 	put_block_count(disk, blocks);
 }
 
+static void fill_journal_inode(const struct ext4_plan *plan, struct ext4_inode *disk)
+{
+	disk->i_mode = le16_make(S_IFREG | 0600);
+	disk->i_links_count = le16_make(1);
+	put_times(disk, plan->tree->inodes[0].mtime_s, plan->tree->inodes[0].mtime_ns);
+	put_block_count(disk, (uint64_t)plan->journal_blocks + journal_tree_blocks(plan->journal_blocks));
+	put_journal_inode(plan, disk);
+}
+
 void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *block)
 {
 	memset(block, 0, EXT4_BLOCK_BYTES);
@@ -200,6 +211,8 @@ void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 		disk->i_extra_isize = le16_make(EXT4_EXTRA_ISIZE);
 		if (inode == lost_found_inode(plan))
 			fill_lost_found(plan, disk);
+		else if (inode == journal_inode(plan))
+			fill_journal_inode(plan, disk);
 		else
 			fill_inode(plan, inode, disk);
 	}

@@ -58,10 +58,10 @@ static uint64_t overhead_blocks(uint64_t groups, uint64_t per_group)
 	return 1 + divide_up(groups, EXT4_DESCS_PER_BLOCK) + groups * (2 + per_group / EXT4_INODES_PER_BLOCK);
 }
 
-/* Blocks of what is to be stored. */
+/* Blocks of what is to be stored, the journal (of the size that was chosen last) included. */
 static uint64_t stored_blocks(const struct ext4_plan *plan)
 {
-	return (uint64_t)plan->object_blocks + plan->content_blocks;
+	return (uint64_t)plan->object_blocks + plan->content_blocks + plan->journal_blocks + journal_tree_blocks(plan->journal_blocks);
 }
 
 /* Whether `blocks` can hold everything with `inodes` inodes. */
@@ -74,8 +74,8 @@ static bool fits(const struct ext4_plan *plan, uint64_t blocks, uint64_t inodes)
 	return per_group && overhead_blocks(groups, per_group) + stored_blocks(plan) <= blocks;
 }
 
-/* The least number of blocks that fits, or 0 when none does. */
-static uint64_t least_blocks(const struct ext4_plan *plan, uint64_t inodes)
+/* The least number of blocks that fits with this journal, or 0 when none does. */
+static uint64_t least_blocks_with_journal(const struct ext4_plan *plan, uint64_t inodes)
 {
 	for (uint64_t groups = divide_up(stored_blocks(plan) + 1, EXT4_BLOCKS_PER_GROUP); groups <= MAX_GROUPS; groups++) {
 		const uint64_t per_group = inodes_per_group(inodes, groups);
@@ -89,6 +89,22 @@ static uint64_t least_blocks(const struct ext4_plan *plan, uint64_t inodes)
 			return max_u64(blocks, (groups - 1) * EXT4_BLOCKS_PER_GROUP + 1);
 	}
 	return 0;
+}
+
+/*
+ * The least number of blocks that fits, or 0 when none does. A journal grows with its disk: when what the least disk would have is
+ * larger than what was counted on, no disk as small as that can do.
+ */
+static uint64_t least_blocks(struct ext4_plan *plan, const struct ext4_options *options, uint64_t inodes)
+{
+	plan->journal_blocks = journal_choose_blocks(options, 0);
+	for (;;) {
+		const uint64_t blocks = least_blocks_with_journal(plan, inodes);
+		const uint32_t journal = journal_choose_blocks(options, blocks);
+		if (journal <= plan->journal_blocks)
+			return blocks;
+		plan->journal_blocks = journal;
+	}
 }
 
 /* The size when the caller leaves it to us. */
@@ -114,7 +130,8 @@ static void place_regions(struct ext4_plan *plan, uint64_t blocks, uint64_t inod
 	l->inode_bitmaps = (uint32_t)(l->block_bitmaps + groups);
 	l->inode_tables = (uint32_t)(l->inode_bitmaps + groups);
 	l->objects = l->inode_tables + l->inode_count / EXT4_INODES_PER_BLOCK;
-	l->contents = l->objects + plan->object_blocks;
+	l->journal = l->objects + plan->object_blocks;
+	l->contents = l->journal + journal_tree_blocks(plan->journal_blocks) + plan->journal_blocks;
 	l->free = l->contents + plan->content_blocks;
 }
 
@@ -124,8 +141,11 @@ int plan_layout_choose(struct ext4_plan *plan, const struct ext4_options *option
 	if (options->inode_count > UINT32_MAX)
 		return error_set(err, -EINVAL, "file system: %llu inodes are more than ext4 can have",
 				 (unsigned long long)options->inode_count);
+	const int rc = journal_check_options(options, err);
+	if (rc)
+		return rc;
 	const uint64_t least_inodes = max_u64(plan->used_inodes, options->inode_count);
-	const uint64_t least = least_blocks(plan, least_inodes);
+	const uint64_t least = least_blocks(plan, options, least_inodes);
 	if (!least)
 		return error_set(err, -EFBIG, "file system: the layers hold more than the largest disk (16 TiB) can");
 
@@ -135,6 +155,7 @@ int plan_layout_choose(struct ext4_plan *plan, const struct ext4_options *option
 	if (blocks > max_blocks)
 		return error_set(err, -EFBIG, "file system: %llu bytes are too large for a disk; at most %llu",
 				 (unsigned long long)options->size_bytes, (unsigned long long)max_blocks * EXT4_BLOCK_BYTES);
+	plan->journal_blocks = journal_choose_blocks(options, blocks);
 	/* A last group that is too small for its own tables only takes room away: leave it off. */
 	if (!fits(plan, blocks, least_inodes))
 		blocks -= blocks % EXT4_BLOCKS_PER_GROUP;
@@ -180,7 +201,8 @@ bool ext4_plan_next_data(const struct ext4_plan *plan, uint64_t offset, uint64_t
 		{ l->inode_bitmaps - 1, 1 }, /* the last group's block bitmap is always there */
 		{ l->inode_bitmaps, divide_up(plan->used_inodes, l->inodes_per_group) },
 		{ l->inode_tables, divide_up(plan->used_inodes, EXT4_INODES_PER_BLOCK) },
-		{ l->objects, l->contents - l->objects },
+		{ l->objects, l->journal - l->objects },
+		{ l->journal, plan->journal_blocks ? journal_tree_blocks(plan->journal_blocks) + 1 : 0 }, /* the rest is zero */
 		{ l->contents, l->free - l->contents },
 	};
 	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++) {

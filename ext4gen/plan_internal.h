@@ -60,6 +60,7 @@ struct plan_layout {
 	uint32_t inode_bitmaps;
 	uint32_t inode_tables;
 	uint32_t objects;
+	uint32_t journal;          /* its extent tree, then itself; empty without a journal */
 	uint32_t contents;
 	uint32_t free;             /* first block that nothing uses; all behind it is free */
 };
@@ -72,6 +73,7 @@ struct ext4_plan {
 	struct htrees *htrees;      /* owned; directories with an index */
 	uint32_t run_count, object_count;
 	uint32_t object_blocks, content_blocks; /* in all */
+	uint32_t journal_blocks;    /* of the journal itself; 0: none */
 	uint32_t used_inodes;       /* numbers 1 to this are in use, without gap */
 	bool add_lost_found;        /* the tree has none: number 11 is ours */
 	struct plan_layout layout;
@@ -86,6 +88,12 @@ struct ext4_plan {
 static inline uint32_t lost_found_inode(const struct ext4_plan *plan)
 {
 	return plan->tree->inode_count;
+}
+
+/* The same for the journal, which has no name and no object. */
+static inline uint32_t journal_inode(const struct ext4_plan *plan)
+{
+	return plan->tree->inode_count + 1;
 }
 
 static inline uint32_t lost_found_entry(const struct ext4_plan *plan)
@@ -154,6 +162,24 @@ void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 
 /* The number on disk of a tree inode or of lost_found_inode(). */
 uint32_t plan_inode_number(const struct ext4_plan *plan, uint32_t inode);
+
+/* ---- journal.c --------------------------------------------------------------------------------------------------------------- */
+
+/* Checks the options that concern the journal. Returns 0 or -EINVAL (err). */
+int journal_check_options(const struct ext4_options *options, struct error *err);
+
+/* Blocks of the journal of a disk of `disk_blocks`; 0 without one. Does not fall when the disk grows. */
+uint32_t journal_choose_blocks(const struct ext4_options *options, uint64_t disk_blocks);
+
+/* Blocks in front of it that its extent tree takes. */
+uint32_t journal_tree_blocks(uint32_t journal_blocks);
+
+/* Its inode, and what the superblock says of it. */
+void put_journal_inode(const struct ext4_plan *plan, struct ext4_inode *disk);
+void put_journal_fields(const struct ext4_plan *plan, struct ext4_super_block *sb);
+
+/* Block `index` of the region: extent tree, journal superblock, or zeroes. */
+void fill_journal_block(const struct ext4_plan *plan, uint32_t index, uint8_t *block);
 
 /* ---- extent.c ---------------------------------------------------------------------------------------------------------------- */
 

@@ -147,7 +147,9 @@ static void fill_object_block(const struct ext4_plan *plan, uint32_t index, uint
 static void fill_metadata_block(const struct ext4_plan *plan, uint32_t number, uint8_t *block)
 {
 	const struct plan_layout *l = &plan->layout;
-	if (number >= l->objects)
+	if (number >= l->journal)
+		fill_journal_block(plan, number - l->journal, block);
+	else if (number >= l->objects)
 		fill_object_block(plan, number - l->objects, block);
 	else if (number >= l->inode_tables)
 		fill_inode_table(plan, number - l->inode_tables, block);
