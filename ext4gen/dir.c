@@ -78,16 +78,26 @@ uint32_t put_dir_dots(const struct ext4_plan *plan, uint32_t inode, uint32_t dot
 	return used + put_dir_entry(plan, block + used, &dotdot, dotdot_rec_len);
 }
 
-void finish_dir_block(uint8_t *block, uint32_t last)
+void finish_dir_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *block, uint32_t last)
 {
-	const le16 rec_len = le16_make((uint16_t)(EXT4_BLOCK_BYTES - last));
+	const uint32_t room = dir_block_room(plan);
+	const le16 rec_len = le16_make((uint16_t)(room - last));
 	memcpy(block + last + offsetof(struct ext4_dir_entry, rec_len), &rec_len, sizeof(rec_len));
+	if (!plan->metadata_csum)
+		return;
+	const struct ext4_dir_entry_tail tail = {
+		.det_rec_len = le16_make(sizeof(tail)),
+		.det_reserved_ft = EXT4_FT_DIR_CSUM,
+		.det_checksum = le32_make(crc32c(csum_inode_seed(plan, inode), block, room)),
+	};
+	memcpy(block + room, &tail, sizeof(tail));
 }
 
 int dir_count_blocks(struct ext4_plan *plan, uint32_t inode, uint32_t bytes, uint32_t *blocks, struct error *err)
 {
+	const uint32_t room = dir_block_room(plan);
 	*blocks = 1;
-	if (bytes <= EXT4_BLOCK_BYTES - DIR_DOTS_BYTES)
+	if (bytes <= room - DIR_DOTS_BYTES)
 		return 0;
 	const struct tree *tree = plan->tree;
 	const uint32_t ours = inode == 0 && plan->add_lost_found ? dir_entry_bytes(LOST_FOUND_NAME_BYTES) : 0;
@@ -97,7 +107,7 @@ int dir_count_blocks(struct ext4_plan *plan, uint32_t inode, uint32_t bytes, uin
 		const uint32_t length = dir_entry_bytes(tree->entries[e].name_bytes);
 		if (length > longest)
 			longest = length;
-		if (used + length > EXT4_BLOCK_BYTES) {
+		if (used + length > room) {
 			++*blocks;
 			used = 0;
 		}
@@ -107,8 +117,8 @@ int dir_count_blocks(struct ext4_plan *plan, uint32_t inode, uint32_t bytes, uin
 	}
 	if (walked + ours != bytes || e != TREE_NONE)
 		return error_set(err, -EINVAL, "file system: the tree is damaged: the names of directory %u", inode);
-	*blocks += used + ours > EXT4_BLOCK_BYTES;
-	return *blocks <= LINEAR_MAX_BLOCKS ? 0 : htrees_add(plan->htrees, inode, entries, bytes, longest, blocks);
+	*blocks += used + ours > room;
+	return *blocks <= LINEAR_MAX_BLOCKS ? 0 : htrees_add(plan, inode, entries, bytes, longest, blocks);
 }
 
 /*
@@ -120,13 +130,14 @@ void fill_dir_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index
 	memset(block, 0, EXT4_BLOCK_BYTES);
 	if (fill_htree_block(plan, inode, index, block))
 		return;
+	const uint32_t room = dir_block_room(plan);
 	uint32_t used = DIR_DOTS_BYTES, last = dir_entry_bytes(1), at_block = 0;
 	if (index == 0)
 		put_dir_dots(plan, inode, dir_entry_bytes(2), block);
 	for (uint32_t e = dir_first_entry(plan, inode); e <= plan->tree->entry_count; e = dir_next_entry(plan, inode, e)) {
 		const struct dir_name name = dir_name_of(plan, e);
 		const uint32_t length = dir_entry_bytes(name.length);
-		if (used + length > EXT4_BLOCK_BYTES) {
+		if (used + length > room) {
 			if (at_block++ == index)
 				break;
 			used = 0;
@@ -137,5 +148,5 @@ void fill_dir_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index
 		}
 		used += length;
 	}
-	finish_dir_block(block, last);
+	finish_dir_block(plan, inode, block, last);
 }

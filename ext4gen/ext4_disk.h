@@ -72,6 +72,7 @@ enum {
 	EXT4_RO_COMPAT_GDT_CSUM = 0x10,
 	EXT4_RO_COMPAT_DIR_NLINK = 0x20,
 	EXT4_RO_COMPAT_EXTRA_ISIZE = 0x40,
+	EXT4_RO_COMPAT_METADATA_CSUM = 0x400,
 
 	EXT4_FLAGS_UNSIGNED_HASH = 0x2,
 	EXT4_DEFM_XATTR_USER = 0x4,
@@ -79,6 +80,7 @@ enum {
 	EXT4_STATE_CLEAN = 1,
 	EXT4_ERRORS_CONTINUE = 1,
 	EXT4_HASH_HALF_MD4 = 1,
+	EXT4_CHECKSUM_CRC32C = 1,
 };
 
 #define EXT4_SUPER_BLOCK_FIELDS(F, A) \
@@ -206,7 +208,7 @@ enum {
 	F(0x18, le16, bg_block_bitmap_csum, HEX) \
 	F(0x1A, le16, bg_inode_bitmap_csum, HEX) \
 	F(0x1C, le16, bg_itable_unused, DEC) \
-	F(0x1E, le16, bg_checksum, HEX) /* gdt_csum: crc16(~0, s_uuid, group as le32, the 30 bytes before) */
+	F(0x1E, le16, bg_checksum, HEX) /* crc of s_uuid, group as le32, and this with 0 here: crc16 (gdt_csum) or the low half of crc32c (metadata_csum) */
 EXT4_STRUCT(ext4_group_desc, 32, EXT4_GROUP_DESC_FIELDS)
 
 #define EXT4_DESCS_PER_BLOCK ((1u << EXT4_LOG_BLOCK_BYTES) / sizeof(struct ext4_group_desc))
@@ -308,6 +310,7 @@ enum {
 	EXT4_FT_FIFO = 5,
 	EXT4_FT_SOCK = 6,
 	EXT4_FT_SYMLINK = 7,
+	EXT4_FT_DIR_CSUM = 0xDE, /* of the entry that is a checksum tail */
 };
 
 #define EXT4_DIR_ENTRY_FIELDS(F, A) \
@@ -363,7 +366,7 @@ EXT4_STRUCT(ext4_dx_tail, 8, EXT4_DX_TAIL_FIELDS)
 enum {
 	EXT4_DX_ROOT_ENTRIES_OFFSET = 32,
 	EXT4_DX_NODE_ENTRIES_OFFSET = 8,
-	EXT4_DX_ROOT_LIMIT = ((1 << EXT4_LOG_BLOCK_BYTES) - EXT4_DX_ROOT_ENTRIES_OFFSET) / 8,
+	EXT4_DX_ROOT_LIMIT = ((1 << EXT4_LOG_BLOCK_BYTES) - EXT4_DX_ROOT_ENTRIES_OFFSET) / 8, /* one less with a tail */
 	EXT4_DX_NODE_LIMIT = ((1 << EXT4_LOG_BLOCK_BYTES) - EXT4_DX_NODE_ENTRIES_OFFSET) / 8,
 };
 

@@ -13,7 +13,8 @@
  *
  * Features: filetype, extents, flex_bg, sparse_super2 without backups, uninit_bg (gdt_csum) with BLOCK_UNINIT and INODE_ZEROED
  * so that a mount reads few bitmaps and lazy initialisation never writes, extra_isize, dir_nlink, large_file, huge_file,
- * dir_index; on demand has_journal, which a disk that dies with the VM does not need. Specification: the Linux kernel's documentation, filesystems/ext4.
+ * dir_index; on demand has_journal, which a disk that dies with the VM does not need, and
+ * metadata_csum in place of uninit_bg. Specification: the Linux kernel's documentation, filesystems/ext4.
  *
  * Any number of threads may read from one plan at once. The only thing that changes after it was built is the order of names in
  * large directories, which are sorted when they are first read, under a lock of the plan's own.
@@ -37,6 +38,7 @@ struct ext4_options {
 	uint8_t uuid[16];      /* all zero: derived from the tree */
 	uint8_t hash_seed[16]; /* of directory hashes; all zero is a seed, too */
 	char label[16];        /* volume name, zero-padded */
+	bool metadata_csum;    /* crc32c over all metadata in place of crc16 over the group descriptors */
 	bool journal;          /* with a journal: for disks that are kept */
 	uint64_t journal_bytes; /* its size, 4 MiB to 39 GiB, rounded down to whole blocks; 0: what mke2fs gives a disk of the size */
 };

@@ -98,6 +98,16 @@ static void put_extent(uint8_t *node, uint32_t i, struct extent_entry entry)
 	extent->ee_start_lo = le32_make(entry.physical);
 }
 
+/* The tail of a block outside the inode. */
+static void put_extent_tail(const struct ext4_plan *plan, uint32_t inode, uint8_t *block)
+{
+	if (!plan->metadata_csum)
+		return;
+	const uint32_t end = sizeof(struct ext4_extent_header) + EXT4_EXTENTS_PER_BLOCK * sizeof(struct ext4_extent);
+	const struct ext4_extent_tail tail = { le32_make(crc32c(csum_inode_seed(plan, inode), block, end)) };
+	memcpy(block + end, &tail, sizeof(tail));
+}
+
 static void put_extents(const struct extent_list *list, uint32_t first, uint32_t count, uint8_t *node)
 {
 	for (uint32_t i = 0; i < count; i++)
@@ -176,4 +186,5 @@ void fill_extent_block(const struct ext4_plan *plan, uint32_t inode, uint32_t in
 		put_extents(&list, (uint32_t)first, count, block);
 	else
 		put_index(&list, (uint32_t)first, count, (uint32_t)below_start, span, block);
+	put_extent_tail(plan, inode, block);
 }

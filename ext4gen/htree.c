@@ -59,13 +59,25 @@ void htrees_destroy(struct htrees *all)
 
 /* ---- planning ---------------------------------------------------------------------------------------------------------------- */
 
-static uint32_t node_count(uint32_t leaves)
+/* Entries of the root and of a node; a checksum tail takes the place of one. */
+static uint32_t root_limit(const struct ext4_plan *plan)
 {
-	return leaves <= EXT4_DX_ROOT_LIMIT ? 0 : (leaves + EXT4_DX_NODE_LIMIT - 1) / EXT4_DX_NODE_LIMIT;
+	return EXT4_DX_ROOT_LIMIT - plan->metadata_csum;
 }
 
-int htrees_add(struct htrees *all, uint32_t inode, uint32_t entries, uint64_t bytes, uint32_t longest, uint32_t *blocks)
+static uint32_t node_limit(const struct ext4_plan *plan)
 {
+	return EXT4_DX_NODE_LIMIT - plan->metadata_csum;
+}
+
+static uint32_t node_count(const struct ext4_plan *plan, uint32_t leaves)
+{
+	return leaves <= root_limit(plan) ? 0 : (leaves + node_limit(plan) - 1) / node_limit(plan);
+}
+
+int htrees_add(const struct ext4_plan *plan, uint32_t inode, uint32_t entries, uint64_t bytes, uint32_t longest, uint32_t *blocks)
+{
+	struct htrees *all = plan->htrees;
 	if (all->count == all->room) {
 		const uint32_t room = all->room * 2 + 8;
 		struct htree *trees = reallocarray(all->trees, room, sizeof(*trees));
@@ -79,9 +91,9 @@ int htrees_add(struct htrees *all, uint32_t inode, uint32_t entries, uint64_t by
 	 * four. So each of `leaves` can be asked to take its share of the bytes, and the last one has room for what remains
 	 * (fill_leaves()).
 	 */
-	const uint32_t leaf_bytes = EXT4_BLOCK_BYTES - longest + 4;
+	const uint32_t leaf_bytes = dir_block_room(plan) - longest + 4;
 	const uint32_t leaves = (uint32_t)((bytes + leaf_bytes - 1) / leaf_bytes);
-	*blocks = 1 + node_count(leaves) + leaves;
+	*blocks = 1 + node_count(plan, leaves) + leaves;
 	all->trees[all->count++] = (struct htree){
 		.inode = inode,
 		.entry_count = entries,
@@ -213,28 +225,44 @@ static void put_index(const struct ext4_plan *plan, const struct htree *tree, ui
 	memcpy(at, &countlimit, sizeof(countlimit));
 }
 
+/* The checksum of an index block goes over everything up to the last entry in use, and over the tail with 0 in its place. */
+static void put_index_tail(const struct ext4_plan *plan, const struct htree *tree, uint8_t *block, uint32_t entries_end)
+{
+	if (!plan->metadata_csum)
+		return;
+	struct ext4_dx_tail tail = { 0 };
+	uint32_t crc = crc32c(csum_inode_seed(plan, tree->inode), block, entries_end);
+	crc = crc32c(crc, &tail, sizeof(tail));
+	tail.dt_checksum = le32_make(crc);
+	memcpy(block + EXT4_BLOCK_BYTES - sizeof(tail), &tail, sizeof(tail));
+}
+
 static void fill_root(const struct ext4_plan *plan, const struct htree *tree, uint8_t *block)
 {
-	const uint32_t nodes = node_count(tree->leaf_count);
+	const uint32_t nodes = node_count(plan, tree->leaf_count);
 	const struct ext4_dx_root_info info = {
 		.hash_version = EXT4_HASH_HALF_MD4,
 		.info_length = sizeof(info),
 		.indirect_levels = nodes != 0,
 	};
+	const uint32_t count = nodes ? nodes : tree->leaf_count;
 	put_dir_dots(plan, tree->inode, EXT4_BLOCK_BYTES - dir_entry_bytes(1), block);
 	memcpy(block + DIR_DOTS_BYTES, &info, sizeof(info));
-	put_index(plan, tree, block + EXT4_DX_ROOT_ENTRIES_OFFSET, EXT4_DX_ROOT_LIMIT, nodes ? nodes : tree->leaf_count, 1, 0,
-		  nodes ? EXT4_DX_NODE_LIMIT : 1);
+	put_index(plan, tree, block + EXT4_DX_ROOT_ENTRIES_OFFSET, root_limit(plan), count, 1, 0, nodes ? node_limit(plan) : 1);
+	put_index_tail(plan, tree, block, EXT4_DX_ROOT_ENTRIES_OFFSET + count * (uint32_t)sizeof(struct ext4_dx_entry));
 }
 
 static void fill_node(const struct ext4_plan *plan, const struct htree *tree, uint32_t node, uint8_t *block)
 {
-	const uint32_t first_leaf = node * EXT4_DX_NODE_LIMIT;
+	const uint32_t first_leaf = node * node_limit(plan);
 	const uint32_t left = tree->leaf_count - first_leaf;
-	const uint32_t first_block = 1 + node_count(tree->leaf_count) + first_leaf;
-	finish_dir_block(block, 0); /* one unused entry over the whole block, for whoever does not know of the index */
-	put_index(plan, tree, block + EXT4_DX_NODE_ENTRIES_OFFSET, EXT4_DX_NODE_LIMIT,
-		  left < EXT4_DX_NODE_LIMIT ? left : EXT4_DX_NODE_LIMIT, first_block, first_leaf, 1);
+	const uint32_t count = left < node_limit(plan) ? left : node_limit(plan);
+	const uint32_t first_block = 1 + node_count(plan, tree->leaf_count) + first_leaf;
+	/* One unused entry over the whole block, for whoever does not know of the index. */
+	const struct ext4_dir_entry unused = { .rec_len = le16_make(EXT4_BLOCK_BYTES) };
+	memcpy(block, &unused, sizeof(unused));
+	put_index(plan, tree, block + EXT4_DX_NODE_ENTRIES_OFFSET, node_limit(plan), count, first_block, first_leaf, 1);
+	put_index_tail(plan, tree, block, EXT4_DX_NODE_ENTRIES_OFFSET + count * (uint32_t)sizeof(struct ext4_dx_entry));
 }
 
 static void fill_leaf(const struct ext4_plan *plan, const struct htree *tree, uint32_t leaf, uint8_t *block)
@@ -245,11 +273,11 @@ static void fill_leaf(const struct ext4_plan *plan, const struct htree *tree, ui
 	for (uint32_t i = boundaries[leaf]; i < boundaries[leaf + 1]; i++) {
 		const struct dir_name name = dir_name_of(plan, (uint32_t)keys[i]);
 		const uint32_t length = dir_entry_bytes(name.length);
-		assert(used + length <= EXT4_BLOCK_BYTES);
+		assert(used + length <= dir_block_room(plan));
 		last = used;
 		used += put_dir_entry(plan, block + used, &name, length);
 	}
-	finish_dir_block(block, last);
+	finish_dir_block(plan, tree->inode, block, last);
 }
 
 bool fill_htree_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block)
@@ -258,7 +286,7 @@ bool fill_htree_block(const struct ext4_plan *plan, uint32_t inode, uint32_t ind
 	if (!tree)
 		return false;
 	prepare(plan, tree);
-	const uint32_t nodes = node_count(tree->leaf_count);
+	const uint32_t nodes = node_count(plan, tree->leaf_count);
 	if (index == 0)
 		fill_root(plan, tree, block);
 	else if (index <= nodes)

@@ -21,6 +21,8 @@ uint32_t plan_inode_number(const struct ext4_plan *plan, uint32_t inode)
 		return EXT4_ROOT_INO;
 	if (inode == lost_found_inode(plan))
 		return EXT4_FIRST_INO;
+	if (inode == journal_inode(plan))
+		return EXT4_JOURNAL_INO;
 	return EXT4_FIRST_INO - 1 + plan->add_lost_found + inode;
 }
 
@@ -52,7 +54,7 @@ static void put_times(struct ext4_inode *disk, int64_t seconds, uint32_t nanosec
 	}
 	/* The low half counts as signed; the two bits are what is missing then. */
 	const uint32_t low = (uint32_t)(uint64_t)seconds;
-	const uint32_t epoch = (uint32_t)((seconds - (int32_t)low) >> 32) & 3;
+	const uint32_t epoch = (uint32_t)((uint64_t)(seconds - (int32_t)low) >> 32) & 3;
 	const le32 time = le32_make(low);
 	const le32 extra = le32_make(nanoseconds << 2 | epoch);
 	disk->i_atime = disk->i_ctime = disk->i_mtime = disk->i_crtime = time;
@@ -199,6 +201,14 @@ static void fill_journal_inode(const struct ext4_plan *plan, struct ext4_inode *
 	put_journal_inode(plan, disk);
 }
 
+/* Over the whole inode with zeroes where the checksum is. */
+static void put_inode_checksum(const struct ext4_plan *plan, uint32_t inode, struct ext4_inode *disk)
+{
+	const uint32_t crc = crc32c(csum_inode_seed(plan, inode), disk, sizeof(*disk));
+	disk->i_checksum_lo = le16_make((uint16_t)crc);
+	disk->i_checksum_hi = le16_make((uint16_t)(crc >> 16));
+}
+
 void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *block)
 {
 	memset(block, 0, EXT4_BLOCK_BYTES);
@@ -215,5 +225,7 @@ void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 			fill_journal_inode(plan, disk);
 		else
 			fill_inode(plan, inode, disk);
+		if (plan->metadata_csum)
+			put_inode_checksum(plan, inode, disk);
 	}
 }

@@ -119,6 +119,7 @@ int ext4_plan_build(const struct tree *tree, const struct ext4_options *options,
 	if (!made)
 		return error_set(err, -ENOMEM, "file system: no memory for the plan");
 	made->tree = tree;
+	made->metadata_csum = options->metadata_csum;
 	int rc = plan_fill(made, err);
 	if (rc == 0)
 		rc = plan_layout_choose(made, options, err);
@@ -134,6 +135,8 @@ int ext4_plan_build(const struct tree *tree, const struct ext4_options *options,
 	memcpy(made->uuid, options->uuid, sizeof(made->uuid));
 	if (all_zero(made->uuid, sizeof(made->uuid)))
 		derive_uuid(made, made->uuid);
+	made->csum_seed = made->metadata_csum ? crc32c(UINT32_MAX, made->uuid, sizeof(made->uuid))
+					      : crc16(UINT16_MAX, made->uuid, sizeof(made->uuid));
 	*plan = made;
 	return 0;
 }

@@ -80,6 +80,8 @@ struct ext4_plan {
 	uint8_t uuid[16];
 	uint8_t hash_seed[16];
 	char label[16];
+	bool metadata_csum;
+	uint32_t csum_seed;         /* the UUID's checksum, from which all others start: crc32c, or crc16 without metadata_csum */
 };
 
 /* ---- plan.c ------------------------------------------------------------------------------------------------------------------ */
@@ -234,8 +236,14 @@ struct dir_name dir_name_of(const struct ext4_plan *plan, uint32_t entry);
 uint32_t put_dir_entry(const struct ext4_plan *plan, uint8_t *at, const struct dir_name *name, uint32_t rec_len);
 uint32_t put_dir_dots(const struct ext4_plan *plan, uint32_t inode, uint32_t dotdot_rec_len, uint8_t *block);
 
-/* Lengthens the entry that begins at byte `last` so that it ends with the block. */
-void finish_dir_block(uint8_t *block, uint32_t last);
+/* Bytes of a directory block that entries can have: with metadata_csum the last 12 are the tail. */
+static inline uint32_t dir_block_room(const struct ext4_plan *plan)
+{
+	return EXT4_BLOCK_BYTES - (plan->metadata_csum ? (uint32_t)sizeof(struct ext4_dir_entry_tail) : 0);
+}
+
+/* Lengthens the entry that begins at byte `last` so that entries fill the block of directory `inode`; adds the tail. */
+void finish_dir_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *block, uint32_t last);
 
 /* Block `index` of directory `inode`. */
 void fill_dir_block(const struct ext4_plan *plan, uint32_t inode, uint32_t index, uint8_t *block);
@@ -250,7 +258,7 @@ void htrees_destroy(struct htrees *all);
  * Adds a directory, in ascending order of inodes: the number of its entries, the bytes of all and of the longest. Tells the
  * number of its blocks, index included. Returns 0 or -ENOMEM.
  */
-int htrees_add(struct htrees *all, uint32_t inode, uint32_t entries, uint64_t bytes, uint32_t longest, uint32_t *blocks);
+int htrees_add(const struct ext4_plan *plan, uint32_t inode, uint32_t entries, uint64_t bytes, uint32_t longest, uint32_t *blocks);
 
 /* Takes the memory for all that were added. Returns 0 or -ENOMEM. */
 int htrees_reserve(struct htrees *all);
@@ -276,7 +284,15 @@ bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode);
 
 /* What lies in the inode behind its fields (sizeof ext4_inode.i_xattr bytes, zeroed before), and the block. */
 void fill_xattr_inode(const struct ext4_plan *plan, uint32_t inode, uint8_t *area);
-void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *block);
+void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint32_t block_number, uint8_t *block);
+
+/* ---- crc32c.c ---------------------------------------------------------------------------------------------------------------- */
+
+/* CRC-32C (Castagnoli), not inverted before or after, as the kernel's crc32c(); `crc` is the value so far. */
+uint32_t crc32c(uint32_t crc, const void *data, size_t length);
+
+/* The seed of checksums over what belongs to an inode: its number and generation (always 0 here) go in first. */
+uint32_t csum_inode_seed(const struct ext4_plan *plan, uint32_t inode);
 
 /* ---- crc16.c ----------------------------------------------------------------------------------------------------------------- */
 

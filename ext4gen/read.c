@@ -134,7 +134,7 @@ static void fill_object_block(const struct ext4_plan *plan, uint32_t index, uint
 	const uint32_t inode = plan->objects[object].inode;
 	const uint32_t at = index - plan->objects[object].block;
 	if (at >= plan_own_blocks(plan, object))
-		fill_xattr_block(plan, inode, block);
+		fill_xattr_block(plan, inode, plan->layout.objects + index, block);
 	else if (inode == lost_found_inode(plan) || S_ISDIR(plan->tree->inodes[inode].mode))
 		fill_dir_block(plan, inode, at, block);
 	else if (S_ISLNK(plan->tree->inodes[inode].mode))

@@ -320,7 +320,7 @@ static void sort_attributes(struct attribute *list, unsigned count)
 	}
 }
 
-void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *block)
+void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint32_t block_number, uint8_t *block)
 {
 	struct split split;
 	memset(block, 0, EXT4_BLOCK_BYTES);
@@ -337,4 +337,9 @@ void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint8_t *blo
 		.h_hash = le32_make(hash),
 	};
 	memcpy(block, &header, sizeof(header));
+	if (plan->metadata_csum) {
+		const le64 number = le64_make(block_number);
+		const uint32_t crc = crc32c(crc32c(plan->csum_seed, &number, sizeof(number)), block, EXT4_BLOCK_BYTES);
+		((struct ext4_xattr_header *)block)->h_checksum = le32_make(crc);
+	}
 }

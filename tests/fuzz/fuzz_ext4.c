@@ -2,7 +2,7 @@
  * Fuzzes planning and reading: the input is damage to a tree that has one of everything.
  *
  * Each 6 bytes are one change: which array (1), offset in it (4, little-endian, modulo its size), the new byte. This is what a damaged
- * or forged index file can do to a tree. Nothing may crash, hang, or reach outside of the tree's arrays; run it with
+ * or forged index file can do to a tree. The bytes left over, 0 to 5, choose the options. Nothing may crash, hang, or reach outside of the tree's arrays; run it with
  * -fsanitize=fuzzer,address,undefined.
  */
 #include "ext4gen/ext4gen.h"
@@ -68,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		undo[count].old = *undo[count].at;
 		*undo[count++].at = data[5];
 	}
-	const struct ext4_options options = { .size_bytes = 0 };
+	const struct ext4_options options = { .journal = size & 1, .metadata_csum = size & 2 };
 	struct ext4_plan *plan = NULL;
 	struct error err;
 	if (ext4_plan_build(t, &options, &plan, &err) == 0)
