@@ -26,7 +26,7 @@ BASE_SRCS := base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c digest.c finish.c gzip.c identity.c image.c \
 	image_memory.c image_parts.c image_resolve.c index.c index_check.c inflate.c inflated.c layer_file.c layers.c merge.c path.c \
 	resolve.c stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c trim.c unpack.c window.c xz.c zstd.c)
-EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c extent.c group.c htree.c inode.c inspect.c kept.c layout.c plan.c ext4_dump.c journal.c crc32c.c \
+EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c extent.c group.c htree.c inode.c inspect.c kept.c layout.c plan.c ext4_dump.c journal.c crc32c.c xattr_value.c \
 	read.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)

@@ -179,7 +179,7 @@ static uint32_t plan_simple_files(struct builder *b, uint32_t i)
 	return i;
 }
 
-static int plan_symlink(struct builder *b, const struct tree_inode *from, uint32_t inode, uint64_t *own_blocks)
+static int plan_symlink(const struct builder *b, const struct tree_inode *from, uint32_t inode, uint64_t *own_blocks)
 {
 	if (from->size_bytes > SYMLINK_MAX_BYTES)
 		return refuse(b, -ENAMETOOLONG, inode, "the target of the symbolic link is longer than 4095 bytes");
@@ -213,10 +213,15 @@ static int plan_attributes(struct builder *b, const struct tree_inode *from, uin
 	if (from->xattr_count > b->xattrs_left)
 		return damaged(b, "the attributes of inode", inode);
 	b->xattrs_left -= from->xattr_count;
+	const uint32_t value_count = b->plan->value_count;
 	const int rc = xattr_plan(b->plan, inode, &needs_block, b->err);
-	if (rc == 0)
-		*own_blocks += needs_block;
-	return rc;
+	if (rc)
+		return rc;
+	/* Linux knows a target in i_block by i_blocks being 0, but counts the values' blocks there; e2fsck knows it by its length. */
+	if (S_ISLNK(from->mode) && from->size_bytes <= EXT4_FAST_SYMLINK_MAX && b->plan->value_count != value_count)
+		return refuse(b, -E2BIG, inode, "the extended attributes of the symbolic link do not fit in one block (4096 bytes)");
+	*own_blocks += needs_block;
+	return 0;
 }
 
 /* Anything but a directory: it has no names below it, and its links can be counted. */
@@ -271,7 +276,21 @@ static int plan_inodes(struct builder *b)
 		if (b->content_blocks > UINT32_MAX || b->object_blocks > UINT32_MAX)
 			return error_set(b->err, -EFBIG, "file system: the layers hold more than the largest disk (16 TiB) can");
 	}
-	return b->plan->add_lost_found ? add_object(b, lost_found_inode(b->plan), 1) : 0;
+	return 0;
+}
+
+/* What is not of the tree: our own lost+found, and the inodes of attribute values. */
+static int plan_other_inodes(struct builder *b)
+{
+	const struct ext4_plan *plan = b->plan;
+	int rc = plan->add_lost_found ? add_object(b, lost_found_inode(plan), 1) : 0;
+	if (plan->value_count >= TREE_NONE - 16 - b->tree->inode_count)
+		return error_set(b->err, -EFBIG, "file system: the layers hold more files than ext4 can");
+	for (uint32_t k = 0; k < plan->value_count && rc == 0; k++)
+		rc = add_object(b, value_inode(plan, k), value_blocks(plan, k));
+	if (rc == 0 && b->object_blocks > UINT32_MAX)
+		return error_set(b->err, -EFBIG, "file system: the layers hold more than the largest disk (16 TiB) can");
+	return rc;
 }
 
 /* Subtracts before it compares: nothing is too large, and zero is too large as well. */
@@ -373,10 +392,12 @@ int plan_fill(struct ext4_plan *plan, struct error *err)
 	if (rc == 0)
 		rc = plan_inodes(&b);
 	if (rc == 0)
+		rc = plan_other_inodes(&b);
+	if (rc == 0)
 		rc = htrees_reserve(plan->htrees);
 	if (rc == 0)
 		rc = hand_over(&b);
-	plan->used_inodes = EXT4_FIRST_INO - 1 + plan->add_lost_found + tree->inode_count - 1;
+	plan->used_inodes = EXT4_FIRST_INO - 1 + plan->add_lost_found + tree->inode_count - 1 + plan->value_count;
 	free(b.runs);
 	free(b.objects);
 	return rc;

@@ -14,7 +14,7 @@
  * Features: filetype, extents, flex_bg, sparse_super2 without backups, uninit_bg (gdt_csum) with BLOCK_UNINIT and INODE_ZEROED
  * so that a mount reads few bitmaps and lazy initialisation never writes, extra_isize, dir_nlink, large_file, huge_file,
  * dir_index; on demand has_journal, which a disk that dies with the VM does not need, and
- * metadata_csum in place of uninit_bg. Specification: the Linux kernel's documentation, filesystems/ext4.
+ * metadata_csum in place of uninit_bg; ea_inode when the value of an extended attribute needs it. Specification: the Linux kernel's documentation, filesystems/ext4.
  *
  * Any number of threads may read from one plan at once. The only thing that changes after it was built is the order of names in
  * large directories, which are sorted when they are first read, under a lock of the plan's own.
@@ -53,7 +53,8 @@ struct ext4_plan;
  *   -EFBIG         a file, a directory (512 MiB of names) or the whole is too large for ext4
  *   -EMLINK        more than 65000 hard links to one file
  *   -ENAMETOOLONG  a symbolic link with a target of more than 4095 bytes
- *   -E2BIG         extended attributes of one inode that do not fit in 4 KiB
+ *   -E2BIG         extended attributes of one inode whose names do not fit in 4 KiB, or a value of more than 64 KiB;
+ *                  all attributes of a symbolic link of less than 60 bytes have to fit in 4 KiB
  *   -EINVAL        an invalid POSIX ACL; a damaged tree; options that no ext4 can have (a journal that is too small)
  *   -ENOMEM
  *

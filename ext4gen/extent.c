@@ -50,7 +50,7 @@ static struct extent_list extents_of(const struct ext4_plan *plan, uint32_t inod
 		list.count = (list.length + EXT4_EXTENT_MAX_BLOCKS - 1) / EXT4_EXTENT_MAX_BLOCKS;
 		return list;
 	}
-	if (inode != lost_found_inode(plan) && S_ISREG(plan->tree->inodes[inode].mode)) {
+	if (inode < plan->tree->inode_count && S_ISREG(plan->tree->inodes[inode].mode)) {
 		list.runs = &plan->runs[plan->inodes[inode].first_run];
 		list.count = plan->inodes[inode].run_count;
 		if (list.count > EXT4_EXTENTS_IN_INODE)

@@ -27,7 +27,8 @@ void fill_super_block(const struct ext4_plan *plan, uint8_t *block)
 		.s_first_ino = le32_make(EXT4_FIRST_INO),
 		.s_inode_size = le16_make(EXT4_INODE_BYTES),
 		.s_feature_compat = le32_make(EXT4_COMPAT_EXT_ATTR | EXT4_COMPAT_DIR_INDEX | EXT4_COMPAT_SPARSE_SUPER2),
-		.s_feature_incompat = le32_make(EXT4_INCOMPAT_FILETYPE | EXT4_INCOMPAT_EXTENTS | EXT4_INCOMPAT_FLEX_BG),
+		.s_feature_incompat = le32_make(EXT4_INCOMPAT_FILETYPE | EXT4_INCOMPAT_EXTENTS | EXT4_INCOMPAT_FLEX_BG |
+						(plan->value_count ? EXT4_INCOMPAT_EA_INODE : 0)),
 		.s_feature_ro_compat =
 		    le32_make(EXT4_RO_COMPAT_SPARSE_SUPER | EXT4_RO_COMPAT_LARGE_FILE | EXT4_RO_COMPAT_HUGE_FILE |
 			      EXT4_RO_COMPAT_DIR_NLINK | EXT4_RO_COMPAT_EXTRA_ISIZE |
@@ -54,7 +55,7 @@ void fill_super_block(const struct ext4_plan *plan, uint8_t *block)
 
 /*
  * Directories among the inodes of a group. Every directory has an object, so only those are looked at. Our own lost+found is
- * the last object, but its number is one of the first.
+ * behind the tree's objects, but its number is one of the first.
  */
 static uint32_t count_directories(const struct ext4_plan *plan, uint32_t group, uint32_t used_inodes)
 {
@@ -64,7 +65,7 @@ static uint32_t count_directories(const struct ext4_plan *plan, uint32_t group, 
 	const uint32_t distance = plan_inode_number(plan, 1) - 1;
 	const uint32_t first = group == 0 ? 0 : group * plan->layout.inodes_per_group + 1 - distance;
 	const uint32_t behind = group * plan->layout.inodes_per_group + 1 + used_inodes - distance;
-	const uint32_t tree_objects = plan->object_count - plan->add_lost_found;
+	const uint32_t tree_objects = plan->object_count - plan->add_lost_found - plan->value_count;
 	uint32_t begin = 0, end = tree_objects, count = group == 0 && plan->add_lost_found;
 	while (begin < end) {
 		const uint32_t middle = begin + (end - begin) / 2;

@@ -12,8 +12,8 @@
 #define LOST_FOUND_MODE (S_IFDIR | 0700)
 
 /*
- * Number 1 and 3 to 10 are reserved and unused, 2 is the root, 11 our lost+found if there is one; the tree's inodes follow
- * without gap.
+ * Number 1 and 3 to 10 are reserved and unused but for the journal's, 2 is the root, 11 our lost+found if there is one; the tree's
+ * inodes follow without gap, then those of attribute values.
  */
 uint32_t plan_inode_number(const struct ext4_plan *plan, uint32_t inode)
 {
@@ -23,6 +23,8 @@ uint32_t plan_inode_number(const struct ext4_plan *plan, uint32_t inode)
 		return EXT4_FIRST_INO;
 	if (inode == journal_inode(plan))
 		return EXT4_JOURNAL_INO;
+	if (is_value_inode(plan, inode))
+		inode -= value_inode(plan, 0) - plan->tree->inode_count;
 	return EXT4_FIRST_INO - 1 + plan->add_lost_found + inode;
 }
 
@@ -37,7 +39,8 @@ static uint32_t inode_of_number(const struct ext4_plan *plan, uint32_t number)
 		return TREE_NONE;
 	if (plan->add_lost_found && number == EXT4_FIRST_INO)
 		return lost_found_inode(plan);
-	return number - (EXT4_FIRST_INO - 1 + plan->add_lost_found);
+	const uint32_t index = number - (EXT4_FIRST_INO - 1 + plan->add_lost_found);
+	return index < plan->tree->inode_count ? index : value_inode(plan, index - plan->tree->inode_count);
 }
 
 uint32_t ext4_plan_inode_number(const struct ext4_plan *plan, uint32_t tree_inode)
@@ -114,12 +117,12 @@ static void put_symlink(const struct ext4_plan *plan, uint32_t inode, struct ext
 		memcpy(disk->i_block, plan->tree->strings + from->target, from->size_bytes);
 }
 
-static void put_file(const struct ext4_plan *plan, uint32_t inode, uint32_t object_blocks, struct ext4_inode *disk)
+static void put_file(const struct ext4_plan *plan, uint32_t inode, uint32_t other_blocks, struct ext4_inode *disk)
 {
 	const struct plan_inode slot = plan->inodes[inode];
 	const struct plan_run *runs = &plan->runs[slot.first_run];
 	put_size(disk, plan->tree->inodes[inode].size_bytes);
-	put_block_count(disk, (uint64_t)object_blocks + runs[slot.run_count].block - runs[0].block);
+	put_block_count(disk, (uint64_t)other_blocks + runs[slot.run_count].block - runs[0].block);
 	disk->i_flags = le32_make(EXT4_EXTENTS_FL);
 	if (slot.run_count <= EXT4_EXTENTS_IN_INODE)
 		fill_runs_root(plan, runs, slot.run_count, disk->i_block);
@@ -149,11 +152,13 @@ static void put_contents(const struct ext4_plan *plan, uint32_t inode, bool attr
 		if (attribute_block)
 			disk->i_file_acl_lo = le32_make(plan->layout.objects + plan->objects[object].block + object_blocks - 1);
 	}
+	/* Linux counts the values' blocks here, too. */
+	const uint32_t charged_blocks = object_blocks + (from->xattr_count ? values_blocks_of(plan, inode) : 0);
 	if (S_ISREG(from->mode)) {
-		put_file(plan, inode, object_blocks, disk);
+		put_file(plan, inode, charged_blocks, disk);
 		return;
 	}
-	put_block_count(disk, object_blocks);
+	put_block_count(disk, charged_blocks);
 	if (S_ISDIR(from->mode))
 		put_directory(plan, inode, object_blocks - attribute_block, disk);
 	else if (S_ISLNK(from->mode))
@@ -201,6 +206,12 @@ static void fill_journal_inode(const struct ext4_plan *plan, struct ext4_inode *
 	put_journal_inode(plan, disk);
 }
 
+static void fill_value_inode(const struct ext4_plan *plan, uint32_t k, struct ext4_inode *disk)
+{
+	put_value_inode(plan, k, disk);
+	put_block_count(disk, value_blocks(plan, k));
+}
+
 /* Over the whole inode with zeroes where the checksum is. */
 static void put_inode_checksum(const struct ext4_plan *plan, uint32_t inode, struct ext4_inode *disk)
 {
@@ -223,6 +234,8 @@ void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 			fill_lost_found(plan, disk);
 		else if (inode == journal_inode(plan))
 			fill_journal_inode(plan, disk);
+		else if (is_value_inode(plan, inode))
+			fill_value_inode(plan, inode - value_inode(plan, 0), disk);
 		else
 			fill_inode(plan, inode, disk);
 		if (plan->metadata_csum)

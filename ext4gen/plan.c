@@ -48,7 +48,7 @@ uint32_t plan_own_blocks(const struct ext4_plan *plan, uint32_t object)
 {
 	const uint32_t inode = plan->objects[object].inode;
 	const bool attribute_block =
-		inode != lost_found_inode(plan) && plan->tree->inodes[inode].xattr_count && xattr_needs_block(plan, inode);
+		inode < plan->tree->inode_count && plan->tree->inodes[inode].xattr_count && xattr_needs_block(plan, inode);
 	return plan_object_length(plan, object) - attribute_block;
 }
 
@@ -149,6 +149,7 @@ void ext4_plan_destroy(struct ext4_plan *plan)
 	free(plan->inodes);
 	free(plan->runs);
 	free(plan->objects);
+	free(plan->values);
 	free(plan);
 }
 

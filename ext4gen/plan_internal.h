@@ -8,6 +8,7 @@
  *   objects[]    an inode's own metadata blocks (directory, extent tree, long symlink target, attributes): one entry for each inode
  *                that has any
  *   htrees       directories with a hash index (htree.c)
+ *   values[]     attribute values with an inode of their own (xattr_value.c), a few if any
  *
  * Blocks in runs and objects count from the start of their region, so the size of the disk does not touch them. Both arrays
  * ascend by block as well as by inode and end in a sentinel: what is looked up is found by binary search, and a length is a
@@ -49,6 +50,12 @@ struct plan_object {
 	uint32_t inode;   /* tree inode, or lost_found_inode() */
 };
 
+/* A value of an extended attribute that has an inode of its own: number k has the index value_inode(plan, k). */
+struct plan_value {
+	uint32_t inode; /* tree inode that has the attribute */
+	uint32_t xattr; /* of the tree */
+};
+
 /* Where the regions lie; all in blocks from the start of the disk. Regions are adjacent and end where the next begins. */
 struct plan_layout {
 	uint32_t block_count;
@@ -71,6 +78,8 @@ struct ext4_plan {
 	struct plan_run *runs;      /* owned; run_count and a sentinel */
 	struct plan_object *objects;/* owned; object_count and a sentinel */
 	struct htrees *htrees;      /* owned; directories with an index */
+	struct plan_value *values;  /* owned; ascending by inode, then xattr */
+	uint32_t value_count, value_room;
 	uint32_t run_count, object_count;
 	uint32_t object_blocks, content_blocks; /* in all */
 	uint32_t journal_blocks;    /* of the journal itself; 0: none */
@@ -96,6 +105,17 @@ static inline uint32_t lost_found_inode(const struct ext4_plan *plan)
 static inline uint32_t journal_inode(const struct ext4_plan *plan)
 {
 	return plan->tree->inode_count + 1;
+}
+
+/* And for value number k. These are the last; what is below tree->inode_count is the tree's. */
+static inline uint32_t value_inode(const struct ext4_plan *plan, uint32_t k)
+{
+	return plan->tree->inode_count + 2 + k;
+}
+
+static inline bool is_value_inode(const struct ext4_plan *plan, uint32_t inode)
+{
+	return inode >= value_inode(plan, 0) && inode < value_inode(plan, plan->value_count);
 }
 
 static inline uint32_t lost_found_entry(const struct ext4_plan *plan)
@@ -276,8 +296,11 @@ uint32_t dir_hash(const uint8_t seed[16], const char *name, uint32_t length);
 
 /* ---- xattr.c ----------------------------------------------------------------------------------------------------------------- */
 
-/* Checks the attributes of `inode` and tells whether they take a block. Returns 0, -EINVAL or -E2BIG (err). */
-int xattr_plan(const struct ext4_plan *plan, uint32_t inode, bool *needs_block, struct error *err);
+/*
+ * Checks the attributes of `inode`, tells whether they take a block, and adds those with a value that takes an inode to
+ * plan->values. Returns 0, -EINVAL, -E2BIG (err), or -ENOMEM.
+ */
+int xattr_plan(struct ext4_plan *plan, uint32_t inode, bool *needs_block, struct error *err);
 
 /* Whether a block is needed, for an inode that xattr_plan() has seen. */
 bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode);
@@ -285,6 +308,25 @@ bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode);
 /* What lies in the inode behind its fields (sizeof ext4_inode.i_xattr bytes, zeroed before), and the block. */
 void fill_xattr_inode(const struct ext4_plan *plan, uint32_t inode, uint8_t *area);
 void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint32_t block_number, uint8_t *block);
+
+/* ---- xattr_value.c: values with an inode of their own (feature ea_inode) ------------------------------------------------------ */
+
+/* Adds a value, in ascending order of inodes and attributes. Returns 0 or -ENOMEM. */
+int values_add(struct ext4_plan *plan, uint32_t inode, uint32_t xattr);
+
+/* The first value of `inode`, or of the next inode that has one. */
+uint32_t values_first(const struct ext4_plan *plan, uint32_t inode);
+
+/* Blocks of the value; of all values of an inode. */
+uint32_t value_blocks(const struct ext4_plan *plan, uint32_t k);
+uint32_t values_blocks_of(const struct ext4_plan *plan, uint32_t inode);
+
+/* The checksum of the value that is kept in its inode, and goes into the hash of the attribute. */
+uint32_t value_hash(const struct ext4_plan *plan, uint32_t k);
+
+/* Its inode but for the times, which are none, and what follows from the number of blocks; block `index` of its contents. */
+void put_value_inode(const struct ext4_plan *plan, uint32_t k, struct ext4_inode *disk);
+void fill_value_block(const struct ext4_plan *plan, uint32_t k, uint32_t index, uint8_t *block);
 
 /* ---- crc32c.c ---------------------------------------------------------------------------------------------------------------- */
 

@@ -135,6 +135,8 @@ static void fill_object_block(const struct ext4_plan *plan, uint32_t index, uint
 	const uint32_t at = index - plan->objects[object].block;
 	if (at >= plan_own_blocks(plan, object))
 		fill_xattr_block(plan, inode, plan->layout.objects + index, block);
+	else if (is_value_inode(plan, inode))
+		fill_value_block(plan, inode - value_inode(plan, 0), at, block);
 	else if (inode == lost_found_inode(plan) || S_ISDIR(plan->tree->inodes[inode].mode))
 		fill_dir_block(plan, inode, at, block);
 	else if (S_ISLNK(plan->tree->inodes[inode].mode))

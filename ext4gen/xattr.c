@@ -1,5 +1,6 @@
 /*
- * Extended attributes: in the inode behind its fields as far as they fit, the rest in one block of the inode's own.
+ * Extended attributes: in the inode behind its fields as far as they fit, the rest in one block of the inode's own; a value that is
+ * too large for that in an inode of its own (xattr_value.c).
  *
  * A tree has attributes under their full names. ext4 knows a few prefixes by number and stores the rest of the name; names with
  * any other prefix cannot be set on Linux either and are left out, as tar does it. POSIX ACLs have a form of their own on disk,
@@ -14,6 +15,9 @@
 /* More on one inode than any file system takes; keeps the time bounded that an inode's look-up takes. */
 #define MAX_ATTRIBUTES 1024
 
+/* The largest value that Linux lets anybody set or see. */
+#define VALUE_MAX_BYTES 65536u
+
 enum {
 	BODY_BYTES = sizeof(((struct ext4_inode *)0)->i_xattr),
 	BODY_HEADER_BYTES = 4,
@@ -27,12 +31,14 @@ struct attribute {
 	const struct tree_xattr *from;
 	const char *name; /* borrowed from the tree; behind the prefix */
 	uint8_t name_bytes, index;
+	bool has_inode;   /* the value has an inode of its own */
+	uint16_t ordinal; /* among those of the inode */
 	uint32_t value_bytes;
 };
 
 struct split {
 	struct attribute body[BODY_MAX_ENTRIES], block[BLOCK_MAX_ENTRIES];
-	unsigned body_count, block_count;
+	unsigned body_count, block_count, inode_count;
 };
 
 /* ---- POSIX ACLs -------------------------------------------------------------------------------------------------------------- */
@@ -144,7 +150,13 @@ static bool find_prefix(const struct ext4_plan *plan, const struct tree_xattr *x
 		const size_t rest = x->name_bytes - length;
 		if (prefixes[i].whole ? rest != 0 : rest == 0 || rest > UINT8_MAX)
 			continue;
-		*a = (struct attribute){ x, name + length, (uint8_t)rest, prefixes[i].index, x->value_bytes };
+		*a = (struct attribute){
+			.from = x,
+			.name = name + length,
+			.name_bytes = (uint8_t)rest,
+			.index = prefixes[i].index,
+			.value_bytes = x->value_bytes,
+		};
 		return true;
 	}
 	return false;
@@ -162,19 +174,19 @@ static uint32_t padded(uint32_t value_bytes)
 
 static uint32_t stored_bytes(const struct attribute *a)
 {
-	return entry_bytes(a) + padded(a->value_bytes);
+	return entry_bytes(a) + (a->has_inode ? 0 : padded(a->value_bytes));
 }
 
 /*
- * Decides where each attribute goes: into the inode whatever fits, in the tree's order. Returns 0, -EINVAL for a bad ACL, or
- * -E2BIG when the block is too small for the rest.
+ * Decides where each attribute goes: into the inode whatever fits, in the tree's order, then into the block, but values of more than
+ * `most` bytes, and what does not fit, into inodes of their own. Returns 0, -EINVAL for a bad ACL, or -E2BIG when there is no room
+ * for the entries.
  */
-static int split_attributes(const struct ext4_plan *plan, uint32_t inode, struct split *split)
+static int split_with_limit(const struct ext4_plan *plan, const struct tree_inode *from, uint32_t most, struct split *split)
 {
-	const struct tree_inode *from = &plan->tree->inodes[inode];
 	uint32_t body_left = BODY_BYTES - BODY_HEADER_BYTES - END_BYTES;
 	uint32_t block_left = EXT4_BLOCK_BYTES - (uint32_t)sizeof(struct ext4_xattr_header) - END_BYTES;
-	split->body_count = split->block_count = 0;
+	split->body_count = split->block_count = split->inode_count = 0;
 	for (uint32_t i = 0; i < from->xattr_count; i++) {
 		const struct tree_xattr *x = &plan->tree->xattrs[from->first_xattr + i];
 		struct attribute a;
@@ -187,8 +199,13 @@ static int split_attributes(const struct ext4_plan *plan, uint32_t inode, struct
 			if (a.value_bytes == 0)
 				continue;
 		}
-		if (a.value_bytes > EXT4_BLOCK_BYTES)
+		if (a.value_bytes > VALUE_MAX_BYTES)
 			return -E2BIG;
+		/* ACLs have another form on disk; none is so large. */
+		if (stored_bytes(&a) > body_left && (a.value_bytes > most || stored_bytes(&a) > block_left) && !is_acl(&a)) {
+			a.has_inode = true;
+			a.ordinal = (uint16_t)split->inode_count++;
+		}
 		const uint32_t bytes = stored_bytes(&a);
 		if (bytes <= body_left) {
 			body_left -= bytes;
@@ -203,7 +220,31 @@ static int split_attributes(const struct ext4_plan *plan, uint32_t inode, struct
 	return 0;
 }
 
-int xattr_plan(const struct ext4_plan *plan, uint32_t inode, bool *needs_block, struct error *err)
+/* Nearly always the first attempt succeeds. Small values in the block may leave no room for entries of later ones: out with them. */
+static int split_attributes(const struct ext4_plan *plan, uint32_t inode, struct split *split)
+{
+	int rc = -E2BIG;
+	for (uint32_t most = EXT4_BLOCK_BYTES; rc == -E2BIG && most >= 16; most /= 4)
+		rc = split_with_limit(plan, &plan->tree->inodes[inode], most, split);
+	return rc;
+}
+
+static int add_values(struct ext4_plan *plan, uint32_t inode, const struct split *split)
+{
+	const struct attribute *by_ordinal[BODY_MAX_ENTRIES + BLOCK_MAX_ENTRIES];
+	for (unsigned i = 0; i < split->body_count; i++)
+		if (split->body[i].has_inode)
+			by_ordinal[split->body[i].ordinal] = &split->body[i];
+	for (unsigned i = 0; i < split->block_count; i++)
+		if (split->block[i].has_inode)
+			by_ordinal[split->block[i].ordinal] = &split->block[i];
+	int rc = 0;
+	for (unsigned i = 0; i < split->inode_count && rc == 0; i++)
+		rc = values_add(plan, inode, (uint32_t)(by_ordinal[i]->from - plan->tree->xattrs));
+	return rc;
+}
+
+int xattr_plan(struct ext4_plan *plan, uint32_t inode, bool *needs_block, struct error *err)
 {
 	const struct tree *tree = plan->tree;
 	const struct tree_inode *from = &tree->inodes[inode];
@@ -219,13 +260,15 @@ int xattr_plan(const struct ext4_plan *plan, uint32_t inode, bool *needs_block, 
 	struct split split;
 	const int rc = from->xattr_count > MAX_ATTRIBUTES ? -E2BIG : split_attributes(plan, inode, &split);
 	if (rc == -E2BIG)
-		return error_set(err, rc, "file system: '%s': the extended attributes do not fit in one block (4096 bytes)",
+		return error_set(err, rc,
+				 "file system: '%s': more extended attributes than ext4 can hold: 4096 bytes of names, or a value of more "
+				 "than 65536 bytes",
 				 plan_inode_path(tree, inode, path, sizeof(path)));
 	if (rc)
 		return error_set(err, rc, "file system: '%s': an attribute system.posix_acl_* is no valid ACL",
 				 plan_inode_path(tree, inode, path, sizeof(path)));
 	*needs_block = split.block_count != 0;
-	return 0;
+	return split.inode_count ? add_values(plan, inode, &split) : 0;
 }
 
 bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode)
@@ -236,13 +279,16 @@ bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode)
 
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 
-/* The hash by which Linux finds blocks with the same attributes, in order to share them; over the name and the padded value. */
-static uint32_t hash_attribute(const struct attribute *a, const uint8_t *value)
+/*
+ * The hash by which Linux finds blocks with the same attributes, in order to share them; over the name and the padded value, as whose
+ * bytes the hash of a value with an inode counts.
+ */
+static uint32_t hash_attribute(const struct attribute *a, const uint8_t *value, uint32_t value_bytes)
 {
 	uint32_t hash = 0;
 	for (unsigned i = 0; i < a->name_bytes; i++)
 		hash = (hash << 5) ^ (hash >> 27) ^ (uint8_t)a->name[i];
-	for (uint32_t i = 0; i < padded(a->value_bytes); i += 4) {
+	for (uint32_t i = 0; i < padded(value_bytes); i += 4) {
 		le32 word;
 		memcpy(&word, value + i, sizeof(word));
 		hash = (hash << 16) ^ (hash >> 16) ^ le32_get(word);
@@ -250,36 +296,53 @@ static uint32_t hash_attribute(const struct attribute *a, const uint8_t *value)
 	return hash;
 }
 
+/* Writes the value that ends before `end`, refers to it in the entry, and tells the bytes used. `e_value_offs` counts from `base`. */
+static uint32_t put_value(const struct ext4_plan *plan, const struct attribute *a, uint8_t *base, uint8_t *end,
+			  struct ext4_xattr_entry *entry)
+{
+	const uint32_t bytes = padded(a->value_bytes);
+	const uint8_t *value = value_of(plan, a->from);
+	if (bytes == 0)
+		return 0;
+	entry->e_value_offs = le16_make((uint16_t)(end - bytes - base));
+	if (is_acl(a))
+		put_acl(value, a->from->value_bytes, end - bytes);
+	else
+		memcpy(end - bytes, value, a->value_bytes);
+	return bytes;
+}
+
 /*
- * Writes entries from `entries` on and values downward from `end`; e_value_offs counts from `base`. Everything is zeroed
- * before. With `hash_all` each entry gets its hash, and all of them together go to *hash_all.
+ * Writes the entries of `inode` from `entries` on and values downward from `end`; e_value_offs counts from `base`. Everything is
+ * zeroed before. With `hash_all` each entry gets its hash, and all of them together go to *hash_all; without, only those that refer
+ * to inodes do.
  */
-static void put_attributes(const struct ext4_plan *plan, const struct attribute *list, unsigned count, uint8_t *base,
+static void put_attributes(const struct ext4_plan *plan, uint32_t inode, const struct attribute *list, unsigned count, uint8_t *base,
 			   uint8_t *entries, uint8_t *end, uint32_t *hash_all)
 {
 	uint32_t all = 0;
 	bool shareable = true;
 	for (unsigned i = 0; i < count; i++) {
 		const struct attribute *a = &list[i];
-		const uint8_t *value = value_of(plan, a->from);
 		struct ext4_xattr_entry entry = {
 			.e_name_len = a->name_bytes,
 			.e_name_index = a->index,
 			.e_value_size = le32_make(a->value_bytes),
 		};
-		end -= padded(a->value_bytes);
-		if (a->value_bytes)
-			entry.e_value_offs = le16_make((uint16_t)(end - base));
-		if (is_acl(a))
-			put_acl(value, a->from->value_bytes, end);
-		else
-			memcpy(end, value, a->value_bytes);
-		if (hash_all) {
-			const uint32_t hash = hash_attribute(a, end);
-			entry.e_hash = le32_make(hash);
-			shareable = shareable && hash;
-			all = (all << 16) ^ (all >> 16) ^ hash;
+		uint32_t hash = 0;
+		if (a->has_inode) {
+			const uint32_t k = values_first(plan, inode) + a->ordinal;
+			const le32 of_value = le32_make(value_hash(plan, k));
+			entry.e_value_inum = le32_make(plan_inode_number(plan, value_inode(plan, k)));
+			hash = hash_attribute(a, of_value.bytes, sizeof(of_value));
+		} else {
+			end -= put_value(plan, a, base, end, &entry);
+			if (hash_all)
+				hash = hash_attribute(a, end, a->value_bytes);
 		}
+		entry.e_hash = le32_make(hash);
+		shareable = shareable && hash;
+		all = (all << 16) ^ (all >> 16) ^ hash;
 		memcpy(entries, &entry, sizeof(entry));
 		memcpy(entries + sizeof(entry), a->name, a->name_bytes);
 		entries += entry_bytes(a);
@@ -296,7 +359,7 @@ void fill_xattr_inode(const struct ext4_plan *plan, uint32_t inode, uint8_t *are
 	const le32 magic = le32_make(EXT4_XATTR_MAGIC);
 	memcpy(area, &magic, sizeof(magic));
 	uint8_t *entries = area + BODY_HEADER_BYTES;
-	put_attributes(plan, split.body, split.body_count, entries, entries, area + BODY_BYTES, NULL);
+	put_attributes(plan, inode, split.body, split.body_count, entries, entries, area + BODY_BYTES, NULL);
 }
 
 /* The order in a block: by number of the prefix, then length, then bytes of the rest of the name. */
@@ -328,7 +391,7 @@ void fill_xattr_block(const struct ext4_plan *plan, uint32_t inode, uint32_t blo
 		return;
 	sort_attributes(split.block, split.block_count);
 	uint32_t hash;
-	put_attributes(plan, split.block, split.block_count, block, block + sizeof(struct ext4_xattr_header),
+	put_attributes(plan, inode, split.block, split.block_count, block, block + sizeof(struct ext4_xattr_header),
 		       block + EXT4_BLOCK_BYTES, &hash);
 	const struct ext4_xattr_header header = {
 		.h_magic = le32_make(EXT4_XATTR_MAGIC),

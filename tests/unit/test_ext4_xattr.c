@@ -5,7 +5,7 @@
 #include <sys/mount.h>
 #include <sys/xattr.h>
 
-static char value_bytes[70000];
+static char value_bytes[70000 + 64];
 
 static const char *some_value(void)
 {
@@ -41,21 +41,25 @@ static void ask_debugfs(const char *image, const struct tree *tree, uint32_t ent
 
 static void check_attributes(const struct hand *h)
 {
-	struct ext4_plan *plan = plan_or_fail(&h->tree, NULL);
-	char image[256];
-	snprintf(image, sizeof(image), "%s", dump(plan));
-	fsck(image);
-	for (uint32_t e = 1; e < h->tree.entry_count; e++)
-		ask_debugfs(image, &h->tree, e);
-	unlink(image);
-	ext4_plan_destroy(plan);
+	for (int metadata_csum = 0; metadata_csum < 2; metadata_csum++) {
+		const struct ext4_options options = { .metadata_csum = metadata_csum };
+		struct ext4_plan *plan = plan_or_fail(&h->tree, &options);
+		char image[256];
+		snprintf(image, sizeof(image), "%s", dump(plan));
+		fsck(image);
+		for (uint32_t e = 1; e < h->tree.entry_count; e++)
+			ask_debugfs(image, &h->tree, e);
+		unlink(image);
+		ext4_plan_destroy(plan);
+	}
 }
 
 Test(ext4_xattr, values_of_each_size)
 {
 	struct hand *h = hand_create();
-	/* In the inode: 88 bytes, 20 of them the entry; in the block: 4060, likewise. */
-	static const size_t sizes[] = { 0, 1, 3, 4, 5, 20, 67, 68, 69, 100, 1000, 4000, 4039, 4040 };
+	/* In the inode: 88 bytes, 20 of them the entry; in the block: 4060, likewise; then in an inode of its own. */
+	static const size_t sizes[] = { 0,    1,    3,    4,    5,    20,   67,   68,   69,    100,   1000,
+					4000, 4039, 4040, 4041, 4096, 4097, 8191, 8192, 32768, 65535, 65536 };
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		char name[16];
 		snprintf(name, sizeof(name), "f%zu", sizes[i]);
@@ -68,8 +72,8 @@ Test(ext4_xattr, values_of_each_size)
 Test(ext4_xattr, every_type_of_inode)
 {
 	struct hand *h = hand_create();
-	const size_t sizes[] = { 20, 500 };
-	for (size_t i = 0; i < 2; i++) {
+	const size_t sizes[] = { 20, 500, 10000 };
+	for (size_t i = 0; i < 3; i++) {
 		char name[16];
 		const uint32_t kinds = 6;
 		for (uint32_t k = 0; k < kinds; k++) {
@@ -78,7 +82,7 @@ Test(ext4_xattr, every_type_of_inode)
 			if (k == 0)
 				inode = hand_dir(h, 0, name);
 			else if (k == 1)
-				inode = hand_symlink(h, 0, name, 10);
+				inode = hand_symlink(h, 0, name, i == 2 ? 60 : 10);
 			else if (k == 2)
 				inode = hand_symlink(h, 0, name, 100);
 			else if (k == 3)
@@ -128,6 +132,75 @@ Test(ext4_xattr, names_with_high_bytes)
 	unlink(image);
 	ext4_plan_destroy(plan);
 	hand_destroy(h);
+}
+
+/* Many large values, some of them equal; values that fill the block so that later ones have to leave it. */
+Test(ext4_xattr, large_values)
+{
+	struct hand *h = hand_create();
+	char name[300];
+	for (uint32_t k = 0; k < 3; k++) {
+		snprintf(name, sizeof(name), "f%u", k);
+		const uint32_t f = hand_file(h, 0, name, 100000);
+		for (uint32_t i = 0; i < 40; i++) {
+			snprintf(name, sizeof(name), "user.%02u", i);
+			hand_xattr(h, f, name, some_value() + i % 3 * 8, i % 4 == 0 ? 60000 + i : 3000 + i);
+		}
+	}
+	const uint32_t brim = hand_dir(h, 0, "brim");
+	for (uint32_t i = 0; i < 15; i++) {
+		snprintf(name, sizeof(name), "user.%0200u", i);
+		hand_xattr(h, brim, name, some_value(), i < 10 ? 190 : 30);
+	}
+	check_attributes(h);
+	hand_destroy(h);
+}
+
+/* The kernel believes the values: it compares their hashes. All of them, byte for byte. */
+Test(ext4_xattr, large_values_in_the_kernel)
+{
+	struct hand *h = hand_create();
+	static const size_t sizes[] = { 4041, 5000, 40000, 65536 };
+	char image[256], point[300], path[320], out[4096];
+	const uint32_t root = 0;
+	for (size_t i = 0; i < 4; i++) {
+		snprintf(path, sizeof(path), "f%zu", i);
+		const uint32_t f = i == 3 ? hand_dir(h, root, path) : hand_file(h, root, path, i);
+		hand_xattr(h, f, "trusted.a", some_value() + i, sizes[i]);
+		hand_xattr(h, f, "user.b", some_value() + i, 50);
+		hand_xattr(h, f, "user.c", some_value() + 1 + i, sizes[i]);
+	}
+	const struct ext4_options options = { .size_bytes = 64 << 20 };
+	struct ext4_plan *plan = plan_or_fail(&h->tree, &options);
+	snprintf(image, sizeof(image), "%s", dump(plan));
+	ext4_plan_destroy(plan);
+	hand_destroy(h);
+	snprintf(point, sizeof(point), "%s.mount", image);
+	if (geteuid() != 0 || unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mkdir(point, 0700) ||
+	    run(out, sizeof(out), "mount -t ext4 -o loop %s %s 2>&1", image, point)) {
+		unlink(image);
+		rmdir(point);
+		cr_skip_test("no loop mount of ext4 here");
+	}
+	for (size_t i = 0; i < 4; i++) {
+		static uint8_t value[70000];
+		snprintf(path, sizeof(path), "%s/f%zu", point, i);
+		ssize_t length = getxattr(path, "trusted.a", value, sizeof(value));
+		cr_assert(length == (ssize_t)sizes[i] && memcmp(value, value_bytes + i, sizes[i]) == 0, "%s: %zd", path, length);
+		length = getxattr(path, "user.c", value, sizeof(value));
+		cr_assert(length == (ssize_t)sizes[i] && memcmp(value, value_bytes + 1 + i, sizes[i]) == 0, "%s: %zd", path, length);
+	}
+	/* It removes and replaces them, too: the counts of users are right. */
+	snprintf(path, sizeof(path), "%s/f0", point);
+	cr_assert(removexattr(path, "trusted.a") == 0);
+	snprintf(path, sizeof(path), "%s/f1", point);
+	cr_assert(setxattr(path, "user.c", value_bytes, 9000, 0) == 0, "%s", strerror(errno));
+	snprintf(path, sizeof(path), "%s/f2", point);
+	cr_assert(unlink(path) == 0);
+	umount2(point, 0);
+	rmdir(point);
+	fsck(image);
+	unlink(image);
 }
 
 /* The kernel gives back what the layer had, though the form on disk is another. */
@@ -201,19 +274,34 @@ Test(ext4_xattr, bad_acls)
 
 Test(ext4_xattr, too_large)
 {
-	static const size_t sizes[] = { 4041, 65536 };
-	for (size_t i = 0; i < 2; i++) {
-		struct hand *h = hand_create();
-		hand_xattr(h, hand_file(h, 0, "f", 0), "user.abcd", some_value(), sizes[i]);
-		struct error err = { "" };
-		cr_assert(build(h, &err) == -E2BIG && strstr(err.text, "'/f'"), "%s", err.text);
-		hand_destroy(h);
-	}
 	struct hand *h = hand_create();
-	const uint32_t f = hand_file(h, 0, "f", 0);
+	uint32_t f = hand_file(h, 0, "f", 0);
+	hand_xattr(h, f, "user.abcd", some_value(), 65537);
+	struct error err = { "" };
+	cr_assert(build(h, &err) == -E2BIG && strstr(err.text, "'/f'"), "%s", err.text);
+	hand_destroy(h);
+	/* A short symbolic link has no place for inodes with values. */
+	h = hand_create();
+	f = hand_symlink(h, 0, "l", 59);
+	hand_xattr(h, f, "trusted.t", some_value(), 5000);
+	err.text[0] = '\0';
+	cr_assert(build(h, &err) == -E2BIG && strstr(err.text, "'/l'"), "%s", err.text);
+	hand_destroy(h);
+	/* Names alone that take more than a block. */
+	h = hand_create();
+	f = hand_file(h, 0, "f", 0);
+	for (uint32_t i = 0; i < 20; i++) {
+		char name[300];
+		snprintf(name, sizeof(name), "user.%0250u", i);
+		hand_xattr(h, f, name, some_value(), 1);
+	}
+	err.text[0] = '\0';
+	cr_assert(build(h, &err) == -E2BIG && strstr(err.text, "'/f'"), "%s", err.text);
+	hand_destroy(h);
+	h = hand_create();
+	f = hand_file(h, 0, "f", 0);
 	for (uint32_t i = 0; i < 2000; i++)
 		hand_xattr(h, f, "left.out", "", 0);
-	struct error err = { "" };
 	cr_assert(build(h, &err) == -E2BIG, "%s", err.text);
 	hand_destroy(h);
 }
