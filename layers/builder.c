@@ -21,7 +21,7 @@ struct tree_builder *tree_builder_create(void)
 	builder->last_directory = TREE_NONE;
 	uint32_t root;
 	const struct tree_entry entry = { .next_sibling = TREE_NONE };
-	if (!array_extend(&builder->slots, SLOTS_FIRST * sizeof(uint32_t)) ||
+	if (!array_extend(&builder->slots, SLOTS_FIRST * sizeof(struct slot)) ||
 	    array_append(&builder->entries, &entry, sizeof(entry)) || builder_add_implied_directory(builder, 0, &root)) {
 		tree_builder_destroy(builder);
 		return NULL;
@@ -126,15 +126,17 @@ static uint32_t hash_name(const struct tree_builder *builder, uint32_t directory
 }
 
 /* The slot of the table where the entry is, or the free one where it would be. */
-static uint32_t *find_slot(struct tree_builder *builder, uint32_t hash, uint32_t directory, const char *name, size_t length)
+static struct slot *find_slot(struct tree_builder *builder, uint32_t hash, uint32_t directory, const char *name, size_t length)
 {
-	uint32_t *slots = (uint32_t *)(void *)builder->slots.data;
+	struct slot *slots = (struct slot *)(void *)builder->slots.data;
 	const size_t mask = builder->slots.used / sizeof(*slots) - 1;
 	for (size_t i = hash & mask;; i = (i + 1) & mask) {
-		if (!slots[i])
+		if (!slots[i].entry)
 			return &slots[i];
-		const struct tree_entry *entry = builder_entry(builder, slots[i]);
-		if (entry->next_sibling == hash && entry->parent == directory && entry->name_bytes == length &&
+		if (slots[i].hash != hash)
+			continue;
+		const struct tree_entry *entry = builder_entry(builder, slots[i].entry);
+		if (entry->parent == directory && entry->name_bytes == length &&
 		    memcmp(builder->strings.data + entry->name, name, length) == 0)
 			return &slots[i];
 	}
@@ -144,20 +146,22 @@ static uint32_t *find_slot(struct tree_builder *builder, uint32_t hash, uint32_t
 static int make_room(struct tree_builder *builder)
 {
 	const size_t count = builder->entries.used / sizeof(struct tree_entry);
-	const size_t size = builder->slots.used / sizeof(uint32_t);
+	const size_t size = builder->slots.used / sizeof(struct slot);
 	if (count >= TREE_NONE)
 		return -ENOMEM;
 	if (count * 3 < size * 2)
 		return 0;
 	struct array larger = { 0 };
-	uint32_t *slots = array_extend(&larger, 2 * size * sizeof(uint32_t)); /* a new mapping: zeroes */
+	struct slot *slots = array_extend(&larger, 2 * size * sizeof(struct slot)); /* a new mapping: zeroes */
 	if (!slots)
 		return -ENOMEM;
-	for (uint32_t e = 1; e < count; e++) {
-		size_t i = builder_entry(builder, e)->next_sibling & (2 * size - 1);
-		while (slots[i])
+	const struct slot *old = (const struct slot *)(const void *)builder->slots.data;
+	for (size_t k = 0; k < size; k++) {
+		size_t i = old[k].hash & (2 * size - 1);
+		while (old[k].entry && slots[i].entry)
 			i = (i + 1) & (2 * size - 1);
-		slots[i] = e;
+		if (old[k].entry)
+			slots[i] = old[k];
 	}
 	array_free(&builder->slots);
 	builder->slots = larger;
@@ -189,7 +193,7 @@ uint32_t builder_find(struct tree_builder *builder, uint32_t directory, const ch
 {
 	if (length > NAME_BYTES_MAX)
 		return TREE_NONE;
-	const uint32_t entry = *find_slot(builder, hash_name(builder, directory, name, length), directory, name, length);
+	const uint32_t entry = find_slot(builder, hash_name(builder, directory, name, length), directory, name, length)->entry;
 	return entry && builder_entry_visible(builder, entry) ? entry : TREE_NONE;
 }
 
@@ -204,9 +208,9 @@ int builder_set(struct tree_builder *builder, uint32_t directory, const char *na
 	if (make_room(builder))
 		return error_set(err, -ENOMEM, "out of memory");
 	const uint32_t hash = hash_name(builder, directory, name, length);
-	uint32_t *slot = find_slot(builder, hash, directory, name, length);
-	if (*slot) {
-		struct tree_entry *entry = builder_entry(builder, *slot);
+	struct slot *slot = find_slot(builder, hash, directory, name, length);
+	if (slot->entry) {
+		struct tree_entry *entry = builder_entry(builder, slot->entry);
 		/* What was resolved through the old inode may lead elsewhere now. */
 		if (entry->inode != TREE_NONE && !S_ISREG(builder_inode(builder, entry->inode)->mode))
 			builder->last_directory = TREE_NONE;
@@ -214,14 +218,14 @@ int builder_set(struct tree_builder *builder, uint32_t directory, const char *na
 		entry->layer = builder_layer(builder);
 		return 0;
 	}
-	struct tree_entry entry = { directory, hash, inode, 0, (uint16_t)length, builder_layer(builder) };
+	struct tree_entry entry = { directory, TREE_NONE, inode, 0, (uint16_t)length, builder_layer(builder) };
 	const int ret = builder_add_string(builder, name, length, &entry.name);
 	if (ret)
 		return error_set(err, ret, "%s", ret == -EFBIG ? "more than 4 GiB of names" : "out of memory");
 	const uint32_t number = (uint32_t)(builder->entries.used / sizeof(entry));
 	if (array_append(&builder->entries, &entry, sizeof(entry)))
 		return error_set(err, -ENOMEM, "out of memory");
-	*slot = number;
+	*slot = (struct slot){ number, hash };
 	return 0;
 }
 

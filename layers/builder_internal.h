@@ -31,11 +31,17 @@
 #define NAME_BYTES_MAX 255u
 #define LINK_TARGET_MAX 4095u /* what Linux reads and ext4 stores */
 
+/* The hash beside the number: a name that is looked for touches the entries of no others. */
+struct slot {
+	uint32_t entry;         /* 0: free */
+	uint32_t hash;
+};
+
 struct tree_builder {
-	struct array entries;   /* struct tree_entry; next_sibling holds the hash of (directory, name) until the finish */
+	struct array entries;   /* struct tree_entry; next_sibling means nothing until the finish */
 	struct array inodes;    /* struct tree_inode; for what directories keep in them, see below */
 	struct array extents, xattrs, strings;
-	struct array slots;     /* uint32_t: the hash table, entry numbers, 0 is free; its size is a power of two */
+	struct array slots;     /* struct slot: the hash table; its size is a power of two */
 	uint64_t hash_seed;     /* of this process, so that nobody can make a layer whose names all collide */
 	struct tree_source *sources; /* owned */
 	uint32_t source_count;
