@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "ext4gen/plan_internal.h"
 
@@ -26,6 +27,7 @@ struct builder {
 	struct error *err;
 	struct plan_run *runs;       /* owned */
 	struct plan_object *objects; /* owned */
+	uint32_t *name_bytes;        /* owned, a mapping: for each inode what the entries of the names below it take */
 	uint32_t run_count, run_room;
 	uint32_t object_count, object_room;
 	uint64_t content_blocks, object_blocks; /* checked against 32 bits once for each inode */
@@ -134,7 +136,7 @@ static int plan_file(struct builder *b, const struct tree_inode *from, uint32_t 
 	if (add_runs(b, inode, begin, end))
 		return -ENOMEM;
 	const uint32_t run_count = b->run_count - first_run;
-	b->plan->inodes[inode] = (struct plan_inode){ .first_run = first_run, .run_count = run_count };
+	b->plan->inodes[inode].first_run = first_run;
 	*own_blocks = run_count > EXT4_EXTENTS_IN_INODE ? extent_tree_blocks(run_count) : 0;
 	return 0;
 }
@@ -150,7 +152,8 @@ static uint32_t plan_simple_files(struct builder *b, uint32_t i)
 	const struct tree_inode *const inodes = tree->inodes;
 	const struct tree_extent *const extents = tree->extents;
 	const uint32_t inode_count = tree->inode_count, extent_count = tree->extent_count;
-	struct plan_inode *const slots = b->plan->inodes;
+	union plan_inode *const slots = b->plan->inodes;
+	const uint32_t *const name_bytes = b->name_bytes;
 	struct plan_run *const runs = b->runs;
 	const uint32_t room = b->run_room - b->run_count < b->extents_left ? b->run_room - b->run_count : b->extents_left;
 	const uint32_t first = b->run_count, end = first + room;
@@ -159,7 +162,7 @@ static uint32_t plan_simple_files(struct builder *b, uint32_t i)
 	for (; i < inode_count && run < end; i++) {
 		const struct tree_inode *from = &inodes[i];
 		/* No names below it, no attributes, 1 to 65000 links. */
-		if (!S_ISREG(from->mode) || from->extent_count != 1 || from->xattr_count || slots[i].object ||
+		if (!S_ISREG(from->mode) || from->extent_count != 1 || from->xattr_count || name_bytes[i] ||
 		    from->nlink - 1 >= EXT4_LINK_MAX || from->first_extent >= extent_count || from->size_bytes > FILE_MAX_BYTES)
 			break;
 		const struct tree_extent *extent = &extents[from->first_extent];
@@ -169,7 +172,7 @@ static uint32_t plan_simple_files(struct builder *b, uint32_t i)
 		const uint64_t blocks = (extent->file_offset + extent->length + EXT4_BLOCK_BYTES - 1) / EXT4_BLOCK_BYTES - begin;
 		if (blocks > EXT4_EXTENT_MAX_BLOCKS)
 			break;
-		slots[i] = (struct plan_inode){ .first_run = run, .run_count = 1 };
+		slots[i].first_run = run;
 		runs[run++] = (struct plan_run){ (uint32_t)content_blocks, (uint32_t)begin, i };
 		content_blocks += blocks;
 	}
@@ -189,19 +192,18 @@ static int plan_symlink(const struct builder *b, const struct tree_inode *from, 
 	return 0;
 }
 
-/* Until here plan_inode held the sum of the directory's entries, and the parent plus one. */
+/* Until here plan_inode held the parent plus one. */
 static int plan_directory(struct builder *b, uint32_t inode, uint64_t *own_blocks)
 {
-	struct plan_inode *slot = &b->plan->inodes[inode];
+	union plan_inode *slot = &b->plan->inodes[inode];
 	if (slot->parent == 0)
 		return damaged(b, "no name for directory", inode);
 	uint32_t blocks;
-	const int rc = dir_count_blocks(b->plan, inode, slot->object, &blocks, b->err);
+	const int rc = dir_count_blocks(b->plan, inode, b->name_bytes[inode], &blocks, b->err);
 	if (rc)
 		return rc;
 	if (blocks > EXT4_EXTENTS_IN_INODE * EXT4_EXTENT_MAX_BLOCKS)
 		return refuse(b, -EFBIG, inode, "the directory has more names than fit in 512 MiB");
-	slot->object = b->object_count;
 	slot->parent--;
 	*own_blocks = blocks;
 	return 0;
@@ -227,7 +229,7 @@ static int plan_attributes(struct builder *b, const struct tree_inode *from, uin
 /* Anything but a directory: it has no names below it, and its links can be counted. */
 static int check_leaf(const struct builder *b, const struct tree_inode *from, uint32_t inode)
 {
-	if (b->plan->inodes[inode].object)
+	if (b->name_bytes[inode])
 		return damaged(b, "names below a file, inode", inode);
 	if (from->nlink == 0)
 		return damaged(b, "no name for inode", inode);
@@ -238,7 +240,7 @@ static int plan_one_inode(struct builder *b, const struct tree_inode *from, uint
 {
 	uint64_t own_blocks = 0;
 	int rc = 0;
-	if (!S_ISDIR(from->mode) && (b->plan->inodes[inode].object || from->nlink - 1 >= EXT4_LINK_MAX))
+	if (!S_ISDIR(from->mode) && (b->name_bytes[inode] || from->nlink - 1 >= EXT4_LINK_MAX))
 		return check_leaf(b, from, inode);
 	switch (from->mode & S_IFMT) {
 	case S_IFREG:
@@ -308,23 +310,23 @@ static bool is_lost_found(const struct tree *tree, const struct tree_entry *e)
 
 /*
  * The pass over the names, in the order of the array: what each directory's entries take, and which directory is whose parent.
- * Both are kept where the directory's plan_inode will be.
  */
 static int plan_names(struct builder *b)
 {
 	const struct tree *tree = b->tree;
 	const struct tree_inode *from = tree->inodes;
-	struct plan_inode *inodes = b->plan->inodes;
+	union plan_inode *inodes = b->plan->inodes;
+	uint32_t *name_bytes = b->name_bytes;
 	const struct tree_entry *const end = tree->entries + tree->entry_count;
 	b->plan->add_lost_found = true;
 	inodes[0].parent = 1;
 	for (const struct tree_entry *e = tree->entries + 1; e < end; e++) {
 		if (!entry_is_sane(tree, e))
 			return damaged(b, "entry", (uint32_t)(e - tree->entries));
-		const uint32_t bytes = inodes[e->parent].object + dir_entry_bytes(e->name_bytes);
+		const uint32_t bytes = name_bytes[e->parent] + dir_entry_bytes(e->name_bytes);
 		if (bytes > DIR_MAX_BYTES)
 			return refuse(b, -EFBIG, e->parent, "the directory has more names than fit in 512 MiB");
-		inodes[e->parent].object = bytes;
+		name_bytes[e->parent] = bytes;
 		if (S_ISDIR(from[e->inode].mode)) {
 			if (inodes[e->inode].parent)
 				return damaged(b, "two names for directory", e->inode);
@@ -334,7 +336,7 @@ static int plan_names(struct builder *b)
 			b->plan->add_lost_found = false;
 	}
 	if (b->plan->add_lost_found)
-		inodes[0].object += dir_entry_bytes(LOST_FOUND_NAME_BYTES);
+		name_bytes[0] += dir_entry_bytes(LOST_FOUND_NAME_BYTES);
 	return 0;
 }
 
@@ -347,8 +349,11 @@ static int allocate(struct builder *b)
 	b->runs = malloc(b->run_room * sizeof(*b->runs));
 	b->objects = malloc(b->object_room * sizeof(*b->objects));
 	b->plan->inodes = calloc(tree->inode_count, sizeof(*b->plan->inodes));
+	/* Not from malloc, which would keep it: this is as much as the plan has for an inode in all. */
+	void *mapping = mmap(NULL, tree->inode_count * sizeof(*b->name_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	b->name_bytes = mapping == MAP_FAILED ? NULL : mapping;
 	b->plan->htrees = htrees_create();
-	return b->runs && b->objects && b->plan->inodes && b->plan->htrees ? 0 : -ENOMEM;
+	return b->runs && b->objects && b->name_bytes && b->plan->inodes && b->plan->htrees ? 0 : -ENOMEM;
 }
 
 /* Gives back what an array does not need. */
@@ -400,5 +405,7 @@ int plan_fill(struct ext4_plan *plan, struct error *err)
 	plan->used_inodes = EXT4_FIRST_INO - 1 + plan->add_lost_found + tree->inode_count - 1 + plan->value_count;
 	free(b.runs);
 	free(b.objects);
+	if (b.name_bytes)
+		munmap(b.name_bytes, tree->inode_count * sizeof(*b.name_bytes));
 	return rc;
 }

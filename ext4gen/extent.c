@@ -52,7 +52,7 @@ static struct extent_list extents_of(const struct ext4_plan *plan, uint32_t inod
 	}
 	if (inode < plan->tree->inode_count && S_ISREG(plan->tree->inodes[inode].mode)) {
 		list.runs = &plan->runs[plan->inodes[inode].first_run];
-		list.count = plan->inodes[inode].run_count;
+		list.count = plan_run_count(plan, inode);
 		if (list.count > EXT4_EXTENTS_IN_INODE)
 			list.tree = plan->layout.objects + plan->objects[plan_find_object_of_inode(plan, inode)].block;
 		return list;

@@ -119,13 +119,13 @@ static void put_symlink(const struct ext4_plan *plan, uint32_t inode, struct ext
 
 static void put_file(const struct ext4_plan *plan, uint32_t inode, uint32_t other_blocks, struct ext4_inode *disk)
 {
-	const struct plan_inode slot = plan->inodes[inode];
-	const struct plan_run *runs = &plan->runs[slot.first_run];
+	const struct plan_run *runs = &plan->runs[plan->inodes[inode].first_run];
+	const uint32_t run_count = plan_run_count(plan, inode);
 	put_size(disk, plan->tree->inodes[inode].size_bytes);
-	put_block_count(disk, (uint64_t)other_blocks + runs[slot.run_count].block - runs[0].block);
+	put_block_count(disk, (uint64_t)other_blocks + runs[run_count].block - runs[0].block);
 	disk->i_flags = le32_make(EXT4_EXTENTS_FL);
-	if (slot.run_count <= EXT4_EXTENTS_IN_INODE)
-		fill_runs_root(plan, runs, slot.run_count, disk->i_block);
+	if (run_count <= EXT4_EXTENTS_IN_INODE)
+		fill_runs_root(plan, runs, run_count, disk->i_block);
 	else
 		fill_extent_root(plan, inode, disk->i_block);
 }
@@ -137,7 +137,7 @@ static bool has_object(const struct ext4_plan *plan, uint32_t inode, bool attrib
 	if (attribute_block)
 		return true;
 	if (S_ISREG(from->mode))
-		return plan->inodes[inode].run_count > EXT4_EXTENTS_IN_INODE;
+		return plan_run_count(plan, inode) > EXT4_EXTENTS_IN_INODE;
 	return S_ISDIR(from->mode) || (S_ISLNK(from->mode) && from->size_bytes > EXT4_FAST_SYMLINK_MAX);
 }
 

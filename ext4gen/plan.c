@@ -44,6 +44,23 @@ uint32_t plan_find_run(const struct ext4_plan *plan, uint32_t block)
 	return begin;
 }
 
+uint32_t plan_run_count(const struct ext4_plan *plan, uint32_t inode)
+{
+	const uint32_t first = plan->inodes[inode].first_run;
+	uint32_t begin = first, end = plan->run_count;
+	/* Nearly always it is one. */
+	if (first < end && plan->runs[first].inode == inode && plan->runs[first + 1].inode != inode)
+		return 1;
+	while (begin < end) {
+		const uint32_t middle = begin + (end - begin) / 2;
+		if (plan->runs[middle].inode <= inode)
+			begin = middle + 1;
+		else
+			end = middle;
+	}
+	return begin - first;
+}
+
 uint32_t plan_own_blocks(const struct ext4_plan *plan, uint32_t object)
 {
 	const uint32_t inode = plan->objects[object].inode;

@@ -3,7 +3,7 @@
  *
  * A plan is flat arrays beside the tree, all in order of the tree's inodes:
  *
- *   inodes[k]    8 bytes for each inode: where its blocks are described
+ *   inodes[k]    4 bytes for each inode: what cannot be looked up in another way
  *   runs[]       file contents: block runs of the contents region; a run is exactly one extent on disk
  *   objects[]    an inode's own metadata blocks (directory, extent tree, long symlink target, attributes): one entry for each inode
  *                that has any
@@ -27,15 +27,9 @@
 #include "ext4gen/ext4gen.h"
 #include "layers/tree.h"
 
-struct plan_inode {
-	union {
-		uint32_t object;     /* directories */
-		uint32_t first_run;  /* regular files */
-	};
-	union {
-		uint32_t parent;     /* directories: tree inode */
-		uint32_t run_count;  /* regular files */
-	};
+union plan_inode {
+	uint32_t parent;    /* directories: tree inode */
+	uint32_t first_run; /* regular files; as many runs are theirs as follow with their number */
 };
 
 /* Its length is the next run's block minus its own, at most EXT4_EXTENT_MAX_BLOCKS. */
@@ -74,7 +68,7 @@ struct plan_layout {
 
 struct ext4_plan {
 	const struct tree *tree;    /* borrowed */
-	struct plan_inode *inodes;  /* owned; tree->inode_count */
+	union plan_inode *inodes;   /* owned; tree->inode_count */
 	struct plan_run *runs;      /* owned; run_count and a sentinel */
 	struct plan_object *objects;/* owned; object_count and a sentinel */
 	struct htrees *htrees;      /* owned; directories with an index */
@@ -137,6 +131,9 @@ uint32_t plan_find_object_of_inode(const struct ext4_plan *plan, uint32_t inode)
 
 /* The last run that starts at or before `block` (of the contents region). */
 uint32_t plan_find_run(const struct ext4_plan *plan, uint32_t block);
+
+/* The number of runs of a regular file. */
+uint32_t plan_run_count(const struct ext4_plan *plan, uint32_t inode);
 
 static inline uint32_t plan_object_length(const struct ext4_plan *plan, uint32_t object)
 {
