@@ -46,12 +46,12 @@ LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
 # Unit tests: tests/unit/test_X.c becomes $(BUILD)/tests/test_X, linked with everything but main.
 UNIT_TESTS := $(notdir $(basename $(wildcard tests/unit/test_*.c)))
 
-.PHONY: all guest demo check unit lab bench asan tsan fuzz lint format install clean help
+.PHONY: all guest demo check unit lab bench asan tsan fuzz lint format install clean help bench-layers
 all: $(BUILD)/trvmm $(BUILD)/trvmm-nbd guest ## build trvmm, its guest kernel and its default layer
 guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
 # ---- the program ----------------------------------------------------------------------------------------------------------------
 # Installs what is missing, or says what to install; once for each change of the lists.
@@ -175,6 +175,15 @@ format: ## reformat the sources
 
 bench: all ## measure the start beside container engines and QEMU, in lab time: build/bench/report.md
 	$(Q)bench/run
+
+# Linked like the program.
+$(BUILD)/bench/layers-tool: $(BUILD)/obj/bench/layers-tool.o $(BUILD)/libtrvmm.a
+	@mkdir -p $(@D)
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
+
+bench-layers: $(BUILD)/bench/layers-tool ## measure layers and the generated disk on this machine: build/bench/layers.md
+	$(Q)bench/layers
 
 install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm
