@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Entries handed to the kernel at once; any count works, a request seldom has more. */
 #define IOV_BATCH 256
@@ -116,12 +117,23 @@ static int iov_io_full(vector_io io, int fd, const struct iovec *iov, unsigned c
 	return 0;
 }
 
+/* One range, as most reads are, is a shorter way through the kernel. */
+static ssize_t read_ranges(int fd, const struct iovec *iov, int count, off_t offset)
+{
+	return count == 1 ? pread(fd, iov->iov_base, iov->iov_len, offset) : preadv(fd, iov, count, offset);
+}
+
+static ssize_t write_ranges(int fd, const struct iovec *iov, int count, off_t offset)
+{
+	return count == 1 ? pwrite(fd, iov->iov_base, iov->iov_len, offset) : pwritev(fd, iov, count, offset);
+}
+
 int iov_pread_full(int fd, const struct iovec *iov, unsigned count, uint64_t offset)
 {
-	return iov_io_full(preadv, fd, iov, count, offset);
+	return iov_io_full(read_ranges, fd, iov, count, offset);
 }
 
 int iov_pwrite_full(int fd, const struct iovec *iov, unsigned count, uint64_t offset)
 {
-	return iov_io_full(pwritev, fd, iov, count, offset);
+	return iov_io_full(write_ranges, fd, iov, count, offset);
 }

@@ -88,6 +88,8 @@ static void make_tar(const char *path, uint64_t entries, uint64_t max_bytes)
 	FILE *out = fopen(path, "w");
 	if (!out)
 		die(path, strerror(errno));
+	/* In large pieces, as programs that fetch layers write them: Linux then keeps the file in large pieces, too. */
+	setvbuf(out, NULL, _IOFBF, 1 << 20);
 	char top[32] = "", directory[64] = "", name[100], last_file[100] = "";
 	uint64_t state = 1;
 	for (uint64_t i = 0; i < entries; i++) {

@@ -34,14 +34,17 @@ uint32_t plan_find_object_of_inode(const struct ext4_plan *plan, uint32_t inode)
 
 uint32_t plan_find_run(const struct ext4_plan *plan, uint32_t block)
 {
-	uint32_t begin = 0, count = plan->run_count;
+	const struct plan_run *begin = plan->runs;
+	uint32_t count = plan->run_count;
 	while (count > 1) {
 		const uint32_t half = count / 2;
-		if (plan->runs[begin + half].block <= block)
-			begin += half;
+		/* Whichever half it is, its middle is on the way. */
+		__builtin_prefetch(begin + half / 2);
+		__builtin_prefetch(begin + half + half / 2);
+		begin = begin[half].block <= block ? begin + half : begin;
 		count -= half;
 	}
-	return begin;
+	return (uint32_t)(begin - plan->runs);
 }
 
 uint32_t plan_run_count(const struct ext4_plan *plan, uint32_t inode)

@@ -103,6 +103,9 @@ static int read_contents(const struct ext4_plan *plan, struct cursor *to, uint64
 {
 	struct pending p = { .plan = plan, .to = to };
 	uint32_t run = plan_find_run(plan, (uint32_t)(offset / EXT4_BLOCK_BYTES));
+	/* A file nearly always has one extent and one run, so the extent lies about here: fetched while the inode is looked at. */
+	if (run < plan->tree->extent_count)
+		__builtin_prefetch(&plan->tree->extents[run]);
 	while (length) {
 		const uint64_t start = (uint64_t)plan->runs[run].block * EXT4_BLOCK_BYTES;
 		const uint64_t left = start + (uint64_t)plan_run_length(plan, run) * EXT4_BLOCK_BYTES - offset;
