@@ -208,7 +208,7 @@ enum {
 	F(0x18, le16, bg_block_bitmap_csum, HEX) \
 	F(0x1A, le16, bg_inode_bitmap_csum, HEX) \
 	F(0x1C, le16, bg_itable_unused, DEC) \
-	F(0x1E, le16, bg_checksum, HEX) /* crc of s_uuid, group as le32, and this with 0 here: crc16 (gdt_csum) or the low half of crc32c (metadata_csum) */
+	F(0x1E, le16, bg_checksum, HEX) /* of s_uuid, group as le32, and this with 0 here: crc16, or half a crc32c */
 EXT4_STRUCT(ext4_group_desc, 32, EXT4_GROUP_DESC_FIELDS)
 
 #define EXT4_DESCS_PER_BLOCK ((1u << EXT4_LOG_BLOCK_BYTES) / sizeof(struct ext4_group_desc))

@@ -13,8 +13,8 @@
  *
  * Features: filetype, extents, flex_bg, sparse_super2 without backups, uninit_bg (gdt_csum) with BLOCK_UNINIT and INODE_ZEROED
  * so that a mount reads few bitmaps and lazy initialisation never writes, extra_isize, dir_nlink, large_file, huge_file,
- * dir_index; on demand has_journal, which a disk that dies with the VM does not need, and
- * metadata_csum in place of uninit_bg; ea_inode when the value of an extended attribute needs it. Specification: the Linux kernel's documentation, filesystems/ext4.
+ * dir_index. On demand: has_journal, which a disk that dies with the VM does not need, and metadata_csum in place of uninit_bg. When
+ * the value of an extended attribute needs it: ea_inode. Specification: the Linux kernel's documentation, filesystems/ext4.
  *
  * Any number of threads may read from one plan at once. The only thing that changes after it was built is the order of names in
  * large directories, which are sorted when they are first read, under a lock of the plan's own.
@@ -33,7 +33,8 @@
 
 struct ext4_options {
 	uint64_t size_bytes;   /* of the disk; 0: contents and as much again free, at least 8 GiB. Rounded down to whole blocks, and
-				  less a last group that would be too small for its own tables when every block counts */
+				  less a last group that would be too small for its own tables when every block counts; up to 16 TiB,
+				  of which a disk of exactly that size has a group less */
 	uint64_t inode_count;  /* at least so many, and those of the tree; 0: one for each 16 KiB of free space, within reason */
 	uint8_t uuid[16];      /* all zero: derived from the tree */
 	uint8_t hash_seed[16]; /* of directory hashes; all zero is a seed, too */

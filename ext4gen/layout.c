@@ -152,6 +152,9 @@ int plan_layout_choose(struct ext4_plan *plan, const struct ext4_options *option
 	uint64_t blocks = options->size_bytes / EXT4_BLOCK_BYTES;
 	if (options->size_bytes == 0)
 		blocks = max_u64(least, min_u64(default_blocks(plan, least_inodes), max_blocks));
+	/* 16 TiB are one block more than 32 bits count: the last group is left off. */
+	if (blocks > max_blocks && blocks <= max_blocks + EXT4_BLOCKS_PER_GROUP)
+		blocks = max_blocks;
 	if (blocks > max_blocks)
 		return error_set(err, -EFBIG, "file system: %llu bytes are too large for a disk; at most %llu",
 				 (unsigned long long)options->size_bytes, (unsigned long long)max_blocks * EXT4_BLOCK_BYTES);
