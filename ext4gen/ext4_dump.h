@@ -6,8 +6,9 @@
  * printable ASCII. In strings any other byte, and \ and ', is \xNN.
  *
  * Text: a line "name value" for each field, and a line "name=value name=value ..." for each element of a list (extents, names,
- * attributes). JSON: one object without a newline behind it. Numbers are numbers (up to 64 bits, no sign),
- * flags lists of names (unknown bits as "0x..."), UUIDs, names and bytes strings. A list is an array "entries". Damage is a line or a member "damaged" that says what.
+ * attributes). JSON: one object without a newline behind it. Numbers are numbers (up to 64 bits, no sign), flags lists of names
+ * (unknown bits as "0x..."), UUIDs, names and bytes strings. A list is an array "entries". Damage is a line or a member "damaged"
+ * that says what.
  */
 #ifndef TRVMM_EXT4GEN_EXT4_DUMP_H
 #define TRVMM_EXT4GEN_EXT4_DUMP_H

@@ -85,7 +85,7 @@ static const char *dump(const struct ext4_plan *plan)
 /* Runs a shell command; its output (cut to `size`) goes to `out`. Returns the exit status. */
 static int run(char *out, size_t size, const char *format, ...)
 {
-	char command[1024];
+	char command[8192];
 	va_list args;
 	va_start(args, format);
 	vsnprintf(command, sizeof(command), format, args);
