@@ -491,7 +491,7 @@ static const char *put_xattr_entries(struct printer *p, const uint8_t *bytes, si
 {
 	const char *damage = NULL;
 	begin_list(p);
-	for (size_t at = 0, used = 0; length - at >= 4 && number_at(bytes + at, 4, false) != 0 && !damage; at += used) {
+	for (size_t at = 0, used = 0; !damage && length - at >= 4 && number_at(bytes + at, 4, false) != 0; at += used) {
 		begin_element(p, at == 0);
 		damage = put_xattr_entry_fields(p, bytes + at, length - at, base, base_length, &used);
 		end_element(p);
