@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define SLOTS_FIRST 4096u
 
@@ -38,12 +37,7 @@ void tree_builder_destroy(struct tree_builder *builder)
 					 &builder->clean,   &builder->clean_link, &builder->last_path };
 	for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
 		array_free(arrays[i]);
-	for (uint32_t i = 0; i < builder->source_count; i++) {
-		if (builder->sources[i].fd >= 0)
-			close(builder->sources[i].fd);
-		free(builder->sources[i].name);
-	}
-	free(builder->sources);
+	tree_sources_free(builder->sources, builder->source_count);
 	free(builder);
 }
 
@@ -65,7 +59,7 @@ int builder_add_source(struct tree_builder *builder, int fd, const void *memory,
 		return -ENOMEM;
 	builder->sources = sources;
 	struct tree_source *new = &sources[builder->source_count];
-	*new = (struct tree_source){ fd, memory, size_bytes, strdup(name) };
+	*new = (struct tree_source){ .fd = fd, .memory = memory, .size_bytes = size_bytes, .name = strdup(name) };
 	if (!new->name)
 		return -ENOMEM;
 	*source = builder->source_count++;

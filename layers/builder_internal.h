@@ -132,4 +132,15 @@ int builder_resolve(struct tree_builder *builder, const char *path, size_t lengt
  */
 int builder_merge(struct tree_builder *builder, const struct tar_entry *entry, uint32_t source, struct error *err);
 
+/*
+ * Applies what is no OCI layer: a name that looks like a whiteout is a name, and a directory over a symbolic link that leads to a
+ * directory is that one. `keep`: directories that are there keep their attributes. `inode` gets what the entry became. Returns as
+ * above.
+ */
+int builder_place(struct tree_builder *builder, const struct tar_entry *entry, uint32_t source, bool keep, uint32_t *inode,
+		  struct error *err);
+
+/* The same for a further name of an inode that was placed and is no directory. */
+int builder_place_link(struct tree_builder *builder, const struct slice *path, uint32_t inode, struct error *err);
+
 #endif

@@ -82,6 +82,12 @@ struct file_identity {
 
 struct file_identity file_identity_of(const struct stat *st);
 
+/* The identity as one number, never 0: with 64 bits two states of a file differ. */
+uint64_t file_identity_number(const struct stat *st);
+
+/* What a write to the file changes, as one number, never 0; a rename, new links and permissions leave it alone. */
+uint64_t file_stamp(const struct stat *st);
+
 /*
  * Whether the identity can be relied on: a file that was changed a moment ago may change again within the same tick of the file
  * system's clock, and would look the same.

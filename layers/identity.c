@@ -19,6 +19,18 @@ struct file_identity file_identity_of(const struct stat *st)
 	};
 }
 
+uint64_t file_identity_number(const struct stat *st)
+{
+	const struct file_identity identity = file_identity_of(st);
+	return cache_checksum(0, &identity, sizeof(identity)) | 1;
+}
+
+uint64_t file_stamp(const struct stat *st)
+{
+	const int64_t stamp[3] = { st->st_size, st->st_mtim.tv_sec, st->st_mtim.tv_nsec };
+	return cache_checksum(0, stamp, sizeof(stamp)) | 1;
+}
+
 bool file_identity_is_settled(const struct file_identity *identity)
 {
 	struct timespec now;

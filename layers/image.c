@@ -107,6 +107,13 @@ static bool may_be_archive(const struct image *image)
 	return false;
 }
 
+/* Other directories have an index.json, too. */
+static bool may_be_layout(const struct image *image)
+{
+	return S_ISDIR(image->st.st_mode) && image_has(image, "index.json") &&
+	       (image_has(image, "oci-layout") || image_has(image, "blobs/sha256"));
+}
+
 static int find_parts(struct image *image, const struct cache *cache, struct error *err)
 {
 	if (image_recall(image, cache) == 0) {
@@ -130,7 +137,7 @@ int image_open(struct image *image, const char *path, const struct cache *cache,
 	if (open_place(image))
 		return 0;
 	image->is_archive = S_ISREG(image->st.st_mode);
-	if (image->is_archive ? !may_be_archive(image) : !S_ISDIR(image->st.st_mode) || !image_has(image, "index.json"))
+	if (image->is_archive ? !may_be_archive(image) : !may_be_layout(image))
 		return 0;
 	const int ret = find_parts(image, cache, err);
 	char quoted[512];

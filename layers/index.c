@@ -15,7 +15,7 @@
 
 #define INDEX_MAGIC 0x31786564696d7674 /* "tvmidex1", and the byte order */
 /* Raise it with every change of what the file holds, and of what the merge or the tar reader make of a layer. */
-#define INDEX_VERSION 2u
+#define INDEX_VERSION 3u
 
 #define TREES_BYTES_MAX ((uint64_t)512 << 20)
 
@@ -42,6 +42,27 @@ struct origin {
 };
 _Static_assert(sizeof(struct origin) == 48 && sizeof(struct key_file) == 24, "written as they are, without padding");
 
+/* What follows the key is read in place, and so aligned. */
+static int append_padded(struct array *key, const char *text)
+{
+	static const char zeroes[8];
+	const size_t length = strlen(text);
+	const int ret = array_append(key, text, length);
+	return ret ? ret : array_append(key, zeroes, (8 - length % 8) % 8);
+}
+
+/* Where an added file goes; it may end with a slash, and then its own name counts. */
+static int append_place(struct array *key, const struct layer_file *layer)
+{
+	const uint64_t lengths[2] = { layer->guest ? strlen(layer->guest) : 0, layer->guest ? strlen(layer->name) : 0 };
+	int ret = array_append(key, lengths, sizeof(lengths));
+	if (!ret && layer->guest)
+		ret = append_padded(key, layer->guest);
+	if (!ret && layer->guest)
+		ret = append_padded(key, layer->name);
+	return ret;
+}
+
 /* Everything that the tree depends on. Returns 0 or -ENOMEM. */
 static int make_key(struct array *key, const struct layer_file *layers, size_t layer_count, const struct layers_memory_file *files,
 		    size_t file_count)
@@ -57,16 +78,14 @@ static int make_key(struct array *key, const struct layer_file *layers, size_t l
 		/* A tree that was made without looking at digests says nothing about them. */
 		if (!ret)
 			ret = array_append(key, &layers[i].expected, sizeof(layers[i].expected));
+		if (!ret)
+			ret = append_place(key, &layers[i]);
 	}
 	for (size_t i = 0; i < file_count && !ret; i++) {
-		static const char zeroes[8];
-		const size_t path_bytes = strlen(files[i].path);
-		const struct key_file file = { files[i].mode, files[i].length, path_bytes };
+		const struct key_file file = { files[i].mode, files[i].length, strlen(files[i].path) };
 		ret = array_append(key, &file, sizeof(file));
 		if (!ret)
-			ret = array_append(key, files[i].path, path_bytes);
-		if (!ret)
-			ret = array_append(key, zeroes, (8 - path_bytes % 8) % 8); /* what follows is read in place */
+			ret = append_padded(key, files[i].path);
 	}
 	return ret;
 }
@@ -148,13 +167,25 @@ static int open_sources(struct tree *tree, const struct cache *cache, const stru
 			continue;
 		}
 		source->size_bytes = (uint64_t)layers[i].st.st_size;
-		if (!file->origins[i].inflated)
+		if (!file->origins[i].inflated) {
+			source->stamp = file_stamp(&layers[i].st);
 			continue;
+		}
 		source->fd = inflated_open_known(cache, file->origins[i].digest, &source->size_bytes);
 		if (source->fd < 0)
 			return source->fd;
 	}
 	return 0;
+}
+
+/* To know that a directory is the same takes as long as reading it. */
+static bool has_directory(const struct layer_file *layers, size_t layer_count)
+{
+	for (size_t i = 0; i < layer_count; i++) {
+		if (layers[i].kind == LAYER_DIRECTORY)
+			return true;
+	}
+	return false;
 }
 
 static int map_file(const struct cache *cache, const struct array *key, struct index_file *file)
@@ -181,6 +212,8 @@ static int map_file(const struct cache *cache, const struct array *key, struct i
 int index_load(const struct cache *cache, struct layer_file *layers, size_t layer_count, const struct layers_memory_file *files,
 	       size_t file_count, struct tree **out)
 {
+	if (has_directory(layers, layer_count))
+		return -ENOENT;
 	struct array key = { 0 };
 	struct index_file file = { 0 };
 	struct tree *tree = calloc(1, sizeof(*tree));
@@ -278,7 +311,7 @@ static int write_index(const struct cache *cache, const struct array *key, const
 void index_save(const struct cache *cache, const struct layer_file *layers, size_t layer_count,
 		const struct layers_memory_file *files, size_t file_count, const struct tree *tree)
 {
-	if (!can_be_saved(layers, layer_count, tree))
+	if (has_directory(layers, layer_count) || !can_be_saved(layers, layer_count, tree))
 		return;
 	struct array key = { 0 }, origins = { 0 };
 	int ret = make_key(&key, layers, layer_count, files, file_count);

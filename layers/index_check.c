@@ -53,6 +53,7 @@ static bool inode_ok(const struct tree *tree, const struct tree_inode *inode)
 	case S_IFCHR:
 	case S_IFBLK:
 	case S_IFIFO:
+	case S_IFSOCK:
 		return inode->size_bytes == 0 && inode->extent_count == 0;
 	default:
 		return false;

@@ -6,6 +6,8 @@
  *
  *   | head | key: what the tree was made of | sources | zeroes up to 8 | arrays of the tree (arrays_internal.h) |
  *
+ * A stack with a host directory in it is never saved.
+ *
  * The head's checksum covers everything behind it, so damage is noticed. A file with a right checksum is still not trusted:
  * index_check() makes sure in one pass that no number in it leads out of the arrays or sources, around which the readers of a tree
  * then need not look.

@@ -8,11 +8,28 @@
 #include <unistd.h>
 
 #include "layers/builder_internal.h"
+#include "layers/directory_internal.h"
 #include "layers/tar_internal.h"
 
-static int open_file(struct layer_file *layer, const char *path, struct error *err)
+static int check_kind(struct layer_file *layer, struct error *err)
 {
-	*layer = (struct layer_file){ .fd = -1, .name = strdup(path) };
+	if (S_ISDIR(layer->st.st_mode)) {
+		layer->kind = LAYER_DIRECTORY;
+		return 0;
+	}
+	if (!S_ISREG(layer->st.st_mode))
+		return error_set(err, -EINVAL, "is neither a regular file nor a directory%s",
+				 layer->guest ? "" : ", and a layer is read many times: copy it to a file");
+	layer->kind = layer->guest ? LAYER_FILE : LAYER_TAR;
+	if (layer->st.st_size == 0 && !layer->guest)
+		return error_set(err, -EINVAL, "is empty");
+	layer->length = (uint64_t)layer->st.st_size;
+	return 0;
+}
+
+static int open_file(struct layer_file *layer, const char *path, const char *guest, struct error *err)
+{
+	*layer = (struct layer_file){ .fd = -1, .name = strdup(path), .guest = guest };
 	if (!layer->name)
 		return error_set(err, -ENOMEM, "out of memory");
 	/* Not to wait for a writer when it is a fifo. */
@@ -21,19 +38,12 @@ static int open_file(struct layer_file *layer, const char *path, struct error *e
 		return error_set(err, -errno, "%s", errno == ENOENT ? "there is no such file" : strerror(errno));
 	if (fstat(layer->fd, &layer->st))
 		return error_set(err, -errno, "%s", strerror(errno));
-	if (S_ISDIR(layer->st.st_mode))
-		return error_set(err, -EISDIR, "is a directory, which is not supported yet: pack it with tar -C DIR -cf FILE .");
-	if (!S_ISREG(layer->st.st_mode))
-		return error_set(err, -EINVAL, "is no regular file, and a layer is read many times: copy it to one");
-	if (layer->st.st_size == 0)
-		return error_set(err, -EINVAL, "is empty");
-	layer->length = (uint64_t)layer->st.st_size;
-	return 0;
+	return check_kind(layer, err);
 }
 
-int layer_file_open(struct layer_file *layer, const char *path, struct error *err)
+int layer_file_open(struct layer_file *layer, const char *path, const char *guest, struct error *err)
 {
-	const int ret = open_file(layer, path, err);
+	const int ret = open_file(layer, path, guest, err);
 	return ret ? layer_file_error(layer, ret, err) : 0;
 }
 
@@ -54,7 +64,7 @@ struct file_range layer_file_range(const struct layer_file *layer)
 int layer_file_error(const struct layer_file *layer, int code, struct error *err)
 {
 	char quoted[512];
-	return error_prefix(err, code, "layer %s",
+	return error_prefix(err, code, layer->guest ? "--add %s" : "layer %s",
 			    layer->name ? error_quote(quoted, sizeof(quoted), layer->name, strlen(layer->name)) : "?");
 }
 
@@ -86,17 +96,34 @@ static int merge(struct tree_builder *builder, int fd, uint64_t offset, uint64_t
 	return ret;
 }
 
-int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err)
+static int merge_tar(struct layer_file *layer, struct tree_builder *builder, struct error *err)
 {
 	uint32_t source;
 	const uint64_t offset = layer->inflated ? 0 : layer->offset;
-	int ret = builder_begin_layer(builder, err);
-	if (!ret && builder_add_source(builder, layer->fd, NULL, offset + layer->tar_bytes, layer->name, &source))
-		ret = error_set(err, -ENOMEM, "out of memory");
-	if (!ret) {
+	const int ret = builder_begin_layer(builder, err);
+	if (ret)
+		return ret;
+	if (builder_add_source(builder, layer->fd, NULL, offset + layer->tar_bytes, layer->name, &source))
+		return error_set(err, -ENOMEM, "out of memory");
+	const int fd = layer->fd;
+	layer->fd = -1;
+	builder->sources[source].stamp = layer->inflated ? 0 : file_stamp(&layer->st);
+	return merge(builder, fd, offset, layer->tar_bytes, source, err);
+}
+
+int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err)
+{
+	int ret;
+	if (layer->kind == LAYER_TAR) {
+		ret = merge_tar(layer, builder, err);
+	} else {
+		const struct host_placing placing = {
+			.name = layer->name, .guest = layer->guest ? layer->guest : "", .added = layer->guest != NULL
+		};
 		const int fd = layer->fd;
 		layer->fd = -1;
-		ret = merge(builder, fd, offset, layer->tar_bytes, source, err);
+		ret = layer->kind == LAYER_FILE ? host_file_merge(builder, fd, &layer->st, &placing, err)
+						: directory_merge(builder, fd, &placing, err);
 	}
 	return ret ? layer_file_error(layer, ret, err) : 0;
 }

@@ -1,4 +1,4 @@
-/* One layer file on its way into a tree. */
+/* One layer on its way into a tree: a file, or what the host has. */
 #ifndef TRVMM_LAYERS_LAYER_FILE_INTERNAL_H
 #define TRVMM_LAYERS_LAYER_FILE_INTERNAL_H
 
@@ -9,9 +9,17 @@
 #include "layers/cache.h"
 #include "layers/layers.h"
 
+enum layer_kind {
+	LAYER_TAR,
+	LAYER_DIRECTORY,       /* of the host */
+	LAYER_FILE,            /* of the host, with a place in the tree */
+};
+
 struct layer_file {
 	char *name;            /* owned: the path, for a layer of an image with more behind it; for messages */
 	int fd;                /* owned: the file itself, and after layer_file_unpack() where its tar can be read; -1: given away */
+	enum layer_kind kind;
+	const char *guest;     /* borrowed: where an added file or directory goes; NULL: it is a layer */
 	struct stat st;        /* of the file itself */
 	uint64_t offset, length; /* where in it the layer lies: all of it, or a blob in an archive */
 	struct expected_digests expected; /* what an image says of it */
@@ -21,8 +29,11 @@ struct layer_file {
 	uint8_t digest[DIGEST_BYTES];
 };
 
-/* Opens the file. This and the functions below return 0, or -errno with a line that begins with "layer PATH: ". */
-int layer_file_open(struct layer_file *layer, const char *path, struct error *err);
+/*
+ * Opens the file or directory; `guest` (or NULL): where it is added. This and the functions below return 0, or -errno with a line that
+ * begins with "layer PATH: " or "--add PATH: ".
+ */
+int layer_file_open(struct layer_file *layer, const char *path, const char *guest, struct error *err);
 void layer_file_close(struct layer_file *layer);
 
 /* The part of the file that is the layer, before layer_files_unpack(). Borrows from `layer`. */
@@ -37,7 +48,7 @@ int layer_file_error(const struct layer_file *layer, int code, struct error *err
  */
 int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const char *cache_dir, struct error *err);
 
-/* Merges the tar into the tree, which takes over the descriptor. */
+/* Merges it into the tree, which takes over the descriptor. */
 int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err);
 
 #endif

@@ -2,6 +2,7 @@
 #include "layers/layers.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,7 +15,8 @@ int layers_apply_file(struct tree_builder *builder, const char *path, const char
 {
 	struct cache cache = { .fd = -1 };
 	struct stack stack;
-	int ret = stack_open(&stack, &path, 1, &cache, err);
+	const struct layers_spec spec = { .paths = &path, .path_count = 1 };
+	int ret = stack_open(&stack, &spec, &cache, err);
 	if (!ret)
 		ret = layer_files_unpack(stack.layers, stack.layer_count, &cache, cache_dir, err);
 	for (size_t i = 0; i < stack.layer_count && !ret; i++)
@@ -63,27 +65,26 @@ static int build(struct layer_file *layers, size_t layer_count, const struct lay
 }
 
 /* The tree was not in the cache: reads the layers, and saves it for the next time. */
-static int build_and_save(struct cache *cache, const char *cache_dir, const struct stack *stack,
-			  const struct layers_memory_file *files, size_t file_count, struct tree **tree, struct error *err)
+static int build_and_save(struct cache *cache, const struct layers_spec *spec, const struct stack *stack, struct tree **tree,
+			  struct error *err)
 {
-	int ret = layer_files_unpack(stack->layers, stack->layer_count, cache, cache_dir, err);
+	int ret = layer_files_unpack(stack->layers, stack->layer_count, cache, spec->cache_dir, err);
 	if (!ret)
-		ret = build(stack->layers, stack->layer_count, files, file_count, tree, err);
+		ret = build(stack->layers, stack->layer_count, spec->files, spec->file_count, tree, err);
 	if (!ret && cache->fd >= 0)
-		index_save(cache, stack->layers, stack->layer_count, files, file_count, *tree);
+		index_save(cache, stack->layers, stack->layer_count, spec->files, spec->file_count, *tree);
 	return ret;
 }
 
-int layers_load_image(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
-		      const char *cache_dir, struct tree **tree, struct image_config *config, struct error *err)
+int layers_load_spec(const struct layers_spec *spec, struct tree **tree, struct image_config *config, struct error *err)
 {
 	struct cache cache = { .fd = -1 };
 	struct stack stack;
 	/* Without a cache it is only slower; who cannot do without (a compressed layer) will say so. */
-	cache_open(&cache, cache_dir, NULL);
-	int ret = stack_open(&stack, paths, path_count, &cache, err);
-	if (!ret && (cache.fd < 0 || index_load(&cache, stack.layers, stack.layer_count, files, file_count, tree)))
-		ret = build_and_save(&cache, cache_dir, &stack, files, file_count, tree, err);
+	cache_open(&cache, spec->cache_dir, NULL);
+	int ret = stack_open(&stack, spec, &cache, err);
+	if (!ret && (cache.fd < 0 || index_load(&cache, stack.layers, stack.layer_count, spec->files, spec->file_count, tree)))
+		ret = build_and_save(&cache, spec, &stack, tree, err);
 	if (!ret) {
 		stack_remember(&stack, &cache);
 		if (config)
@@ -92,4 +93,39 @@ int layers_load_image(const char *const *paths, size_t path_count, const struct 
 	stack_close(&stack);
 	cache_close(&cache);
 	return ret;
+}
+
+/* ---- HOST:GUEST -------------------------------------------------------------------------------------------------------------- */
+
+static bool climbs(const char *path)
+{
+	for (const char *at = path; (at = strstr(at, "/..")); at += 3) {
+		if (!at[3] || at[3] == '/')
+			return true;
+	}
+	return false;
+}
+
+static int added_error(struct error *err, const char *text, const char *what)
+{
+	char quoted[300];
+	return error_set(err, -EINVAL, "--add '%s': %s", error_quote(quoted, sizeof(quoted), text, strlen(text)), what);
+}
+
+int layers_added_parse(const char *text, char **host, const char **guest, struct error *err)
+{
+	const char *colon = NULL;
+	*host = NULL;
+	for (const char *at = text; (at = strstr(at, ":/")); at++)
+		colon = at;
+	if (!colon)
+		return added_error(err, text, strchr(text, ':') ? "the path in the guest must begin with a slash: give HOST:/GUEST"
+								: "give HOST:GUEST, a path here and a path in the guest");
+	if (colon == text)
+		return added_error(err, text, "the path here is empty: give HOST:GUEST");
+	if (climbs(colon + 1))
+		return added_error(err, text, "the path in the guest must not contain '..'");
+	*host = strndup(text, (size_t)(colon - text));
+	*guest = colon + 1;
+	return *host ? 0 : error_set(err, -ENOMEM, "out of memory");
 }

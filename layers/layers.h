@@ -8,7 +8,8 @@
  *
  * Formats are known by content, not by name: tar (v7, ustar, PAX, GNU); gzip, zstd, xz or bzip2 around it (inflated once into the
  * cache); images, which are several layers and a configuration: an OCI layout (a directory, or a tar of it) and what `docker save`
- * writes. An image in a layout of several is given as PATH:REFERENCE ("images:debian:12"), or else it is the first for linux/amd64;
+ * writes. A directory of the host that is no layout is a layer, too: what it holds is taken as it is (directory_internal.h). An image in a
+ * layout of several is given as PATH:REFERENCE ("images:debian:12"), or else it is the first for linux/amd64;
  * digests and diffIDs are verified. Specifications: OCI image-spec; POSIX pax interchange format; GNU tar manual, "Basic Tar
  * Format".
  */
@@ -41,18 +42,49 @@ struct image_config {
 /* Frees what is in it; all is NULL afterwards. */
 void image_config_free(struct image_config *config);
 
+/* A file or directory of the host that is placed in the tree, as `docker cp` would. */
+struct layers_added {
+	char *host;
+	const char *guest;     /* absolute, without ".."; see layers_added_parse() */
+};
+
 /*
- * The merged tree of the layers in `paths` (files, or images with PATH:REFERENCE), bottom first, with `files` on top, in one call.
- * This is what a run wants: the first time a stack of layers is seen its tree is saved in the cache, and the next time it is mapped
- * from there and no header is read.
+ * Takes HOST:GUEST apart, at the last colon with a slash behind it; `host` is for the caller to free, also of a failed one, and
+ * `guest` lies in `text`. Returns 0, or -EINVAL with a line that begins with "--add 'HOST:GUEST': ", or -ENOMEM.
+ */
+int layers_added_parse(const char *text, char **host, const char **guest, struct error *err);
+
+/* What a tree is made of. All of it is borrowed; `paths`, `added` and `files` for the call, the data of `files` for the life of the tree. */
+struct layers_spec {
+	const char *const *paths; /* layers (files, host directories) and images with PATH:REFERENCE, bottom first */
+	size_t path_count;
+	const struct layers_added *added; /* on top of them */
+	size_t added_count;
+	const struct layers_memory_file *files; /* on top of all */
+	size_t file_count;
+	const char *cache_dir; /* see layers_apply_file() */
+};
+
+/*
+ * The merged tree, in one call. This is what a run wants: the first time a stack of layers is seen its tree is saved in the cache, and
+ * the next time it is mapped from there and no header is read (unless there is a host directory in it).
  *
  * `config` (or NULL) receives the configuration of the topmost image; all NULL when none of the layers is an image. The caller
- * frees it. Layers are known by device, inode, size and times; one that was touched is read again. `cache_dir`: see
- * layers_apply_file(). A cache that cannot be used is an error only when a compressed layer or an image needs it. Returns 0 or
- * -errno with one line in `err`.
+ * frees it. Layers are known by device, inode, size and times; one that was touched is read again. A cache that cannot be used is an
+ * error only when a compressed layer or an image needs it. Returns 0 or -errno with one line in `err`.
  */
-int layers_load_image(const char *const *paths, size_t path_count, const struct layers_memory_file *files, size_t file_count,
-		      const char *cache_dir, struct tree **tree, struct image_config *config, struct error *err);
+int layers_load_spec(const struct layers_spec *spec, struct tree **tree, struct image_config *config, struct error *err);
+
+/* The same without added files. */
+static inline int layers_load_image(const char *const *paths, size_t path_count, const struct layers_memory_file *files,
+				    size_t file_count, const char *cache_dir, struct tree **tree, struct image_config *config,
+				    struct error *err)
+{
+	const struct layers_spec spec = {
+		.paths = paths, .path_count = path_count, .files = files, .file_count = file_count, .cache_dir = cache_dir
+	};
+	return layers_load_spec(&spec, tree, config, err);
+}
 
 /* The same without the configuration. */
 static inline int layers_load(const char *const *paths, size_t path_count, const struct layers_memory_file *files,

@@ -149,7 +149,7 @@ static int merge_directory(struct tree_builder *builder, const struct tar_entry 
 }
 
 static int merge_other(struct tree_builder *builder, const struct tar_entry *from, uint32_t source, uint32_t parent,
-		       const struct split_path *path, struct error *err)
+		       const struct split_path *path, uint32_t *number, struct error *err)
 {
 	struct tree_inode inode = { 0 };
 	int ret = 0;
@@ -166,12 +166,11 @@ static int merge_other(struct tree_builder *builder, const struct tar_entry *fro
 	} else {
 		inode.rdev = from->rdev;
 	}
-	uint32_t number;
 	if (!ret)
 		ret = add_xattrs(builder, from, &inode);
 	if (!ret)
-		ret = builder_add_inode(builder, &inode, &number);
-	return ret ? attributes_error(err, ret) : builder_set(builder, parent, path->name, path->name_bytes, number, err);
+		ret = builder_add_inode(builder, &inode, number);
+	return ret ? attributes_error(err, ret) : builder_set(builder, parent, path->name, path->name_bytes, *number, err);
 }
 
 /* A second name for what the link's path names at this moment, in whatever layer that lies. */
@@ -250,7 +249,7 @@ int builder_merge(struct tree_builder *builder, const struct tar_entry *entry, u
 		return merge_opaque(builder, &path, err);
 	if (begins(path.name, path.name_bytes, WHITEOUT))
 		return merge_whiteout(builder, &path, err);
-	uint32_t parent;
+	uint32_t parent, inode;
 	const int ret = builder_resolve(builder, path.text, path.directory_bytes, true, &parent, err);
 	if (ret)
 		return ret;
@@ -258,5 +257,65 @@ int builder_merge(struct tree_builder *builder, const struct tar_entry *entry, u
 		return merge_hard_link(builder, entry, parent, &path, err);
 	if (S_ISDIR(entry->mode))
 		return merge_directory(builder, entry, parent, &path, err);
-	return merge_other(builder, entry, source, parent, &path, err);
+	return merge_other(builder, entry, source, parent, &path, &inode, err);
+}
+
+/* The directory that is there already, by whatever links. Returns 0; -ENOENT when there is none, or another -errno with a line. */
+static int find_placed_directory(struct tree_builder *builder, const struct split_path *path, uint32_t *inode, struct error *err)
+{
+	const size_t length = (size_t)(path->name - path->text) + path->name_bytes;
+	const int ret = builder_resolve(builder, path->text, length, false, inode, err);
+	if (ret == -ENOTDIR || ret == -ELOOP)
+		return -ENOENT;
+	/* Once more, as what is about to be put below touches the directories on the way. */
+	return ret ? ret : builder_resolve(builder, path->text, length, true, inode, err);
+}
+
+static int place_directory(struct tree_builder *builder, const struct tar_entry *from, uint32_t parent,
+			   const struct split_path *path, bool keep, uint32_t *inode, struct error *err)
+{
+	const uint32_t there = builder_find(builder, parent, path->name, path->name_bytes);
+	const bool through_link = there != TREE_NONE && S_ISLNK(builder_inode(builder, builder_entry(builder, there)->inode)->mode);
+	int ret = -ENOENT;
+	if (there != TREE_NONE && (keep || through_link))
+		ret = find_placed_directory(builder, path, inode, err);
+	if (!ret)
+		return keep ? 0 : describe_directory(builder, from, *inode, err);
+	if (ret != -ENOENT)
+		return ret;
+	if (keep && there != TREE_NONE)
+		return error_set(err, -ENOTDIR, "the layers have something there that is no directory");
+	ret = merge_directory(builder, from, parent, path, err);
+	if (!ret)
+		*inode = builder_entry(builder, builder_find(builder, parent, path->name, path->name_bytes))->inode;
+	return ret;
+}
+
+int builder_place(struct tree_builder *builder, const struct tar_entry *entry, uint32_t source, bool keep, uint32_t *inode,
+		  struct error *err)
+{
+	struct split_path path;
+	uint32_t parent;
+	if (split(&builder->clean, &entry->path, &path))
+		return out_of_memory(err);
+	if (!path.name_bytes) {
+		*inode = 0;
+		return keep ? 0 : describe_directory(builder, entry, 0, err);
+	}
+	const int ret = builder_resolve(builder, path.text, path.directory_bytes, true, &parent, err);
+	if (ret)
+		return ret;
+	if (S_ISDIR(entry->mode))
+		return place_directory(builder, entry, parent, &path, keep, inode, err);
+	return merge_other(builder, entry, source, parent, &path, inode, err);
+}
+
+int builder_place_link(struct tree_builder *builder, const struct slice *to, uint32_t inode, struct error *err)
+{
+	struct split_path path;
+	uint32_t parent;
+	if (split(&builder->clean, to, &path))
+		return out_of_memory(err);
+	const int ret = builder_resolve(builder, path.text, path.directory_bytes, true, &parent, err);
+	return ret ? ret : builder_set(builder, parent, path.name, path.name_bytes, inode, err);
 }

@@ -65,17 +65,25 @@ static int add_path(struct stack *stack, const char *path, const struct cache *c
 	image_close(image);
 	stack->image_count--;
 	struct layer_file *layer = add_layer(stack);
-	return layer ? layer_file_open(layer, path, err) : error_set(err, -ENOMEM, "out of memory");
+	return layer ? layer_file_open(layer, path, NULL, err) : error_set(err, -ENOMEM, "out of memory");
 }
 
-int stack_open(struct stack *stack, const char *const *paths, size_t count, const struct cache *cache, struct error *err)
+static int add_host(struct stack *stack, const struct layers_added *added, struct error *err)
 {
-	*stack = (struct stack){ .images = calloc(count + 1, sizeof(*stack->images)) };
+	struct layer_file *layer = add_layer(stack);
+	return layer ? layer_file_open(layer, added->host, added->guest, err) : error_set(err, -ENOMEM, "out of memory");
+}
+
+int stack_open(struct stack *stack, const struct layers_spec *spec, const struct cache *cache, struct error *err)
+{
+	*stack = (struct stack){ .images = calloc(spec->path_count + 1, sizeof(*stack->images)) };
 	if (!stack->images)
 		return error_set(err, -ENOMEM, "out of memory");
 	int ret = 0;
-	for (size_t i = 0; i < count && !ret; i++)
-		ret = add_path(stack, paths[i], cache, err);
+	for (size_t i = 0; i < spec->path_count && !ret; i++)
+		ret = add_path(stack, spec->paths[i], cache, err);
+	for (size_t i = 0; i < spec->added_count && !ret; i++)
+		ret = add_host(stack, &spec->added[i], err);
 	return ret;
 }
 

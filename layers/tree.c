@@ -1,4 +1,4 @@
-/* Reading a finished tree: look-up by path, contents, and the end of its life. See tree.h. */
+/* Reading a finished tree: look-up by path, whole files, and the end of its life. See tree.h. */
 #include "layers/tree.h"
 
 #include <errno.h>
@@ -6,21 +6,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/iov.h"
 #include "layers/path_internal.h"
 
 void tree_destroy(struct tree *tree)
 {
 	if (!tree)
 		return;
-	for (uint32_t i = 0; i < tree->source_count; i++) {
-		if (tree->sources[i].fd >= 0)
-			close(tree->sources[i].fd);
-		free(tree->sources[i].name);
-	}
-	free(tree->sources);
+	tree_sources_free(tree->sources, tree->source_count);
 	if (tree->map)
 		munmap(tree->map, tree->map_bytes);
 	free(tree);
@@ -101,21 +94,6 @@ uint32_t tree_lookup(const struct tree *tree, const char *path, int follow_last)
 	path_cursor_end(&cursor);
 	free(trail.entries);
 	return entry;
-}
-
-int tree_source_readv(const struct tree *tree, uint32_t source, uint64_t offset, const struct iovec *iov, unsigned count)
-{
-	if (source >= tree->source_count)
-		return -EINVAL;
-	const struct tree_source *from = &tree->sources[source];
-	if (from->fd >= 0)
-		return iov_pread_full(from->fd, iov, count, offset);
-	const size_t length = iov_total(iov, count);
-	if (offset > from->size_bytes || length > from->size_bytes - offset)
-		return -EIO;
-	if (length)
-		iov_copy_in(iov, count, 0, from->memory + offset, length);
-	return 0;
 }
 
 int tree_read_file(const struct tree *tree, uint32_t inode, uint64_t limit_bytes, char **data, size_t *length)

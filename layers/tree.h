@@ -19,6 +19,7 @@
 #ifndef TRVMM_LAYERS_TREE_H
 #define TRVMM_LAYERS_TREE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -73,12 +74,18 @@ struct tree_xattr {
 	uint32_t value_bytes;  /* up to 64 KiB */
 };
 
-/* Where contents come from. */
+struct host_files;
+
+/* Where contents come from: a file, memory, or the files of a host directory, which lie one behind the other (host_files_internal.h). */
 struct tree_source {
-	int fd;                /* owned by the tree; -1: memory */
-	const uint8_t *memory; /* borrowed for the life of the tree, when fd is -1 */
+	int fd;                /* owned by the tree; -1: memory or host files */
+	const uint8_t *memory; /* borrowed for the life of the tree */
+	struct host_files *host; /* owned; NULL: it is no directory */
 	uint64_t size_bytes;
 	char *name;            /* owned; for messages: the layer's path */
+	uint64_t stamp;        /* file_stamp() of the file when it was opened; 0: it is not watched */
+	int64_t checked_ns;    /* the last look at it; atomic */
+	bool complained;       /* atomic */
 };
 
 struct tree {
@@ -107,8 +114,17 @@ void tree_destroy(struct tree *tree);
  */
 uint32_t tree_lookup(const struct tree *tree, const char *path, int follow_last);
 
-/* Reads the bytes of a source into the vector. Returns 0, -EIO when the source has become shorter, or -errno. Any thread. */
+/*
+ * Reads the bytes of a source into the vector. Returns 0; -EIO when what the layer was read from has changed, become shorter or gone,
+ * or another -errno. The first failure of a source is told in one message(). Any thread.
+ *
+ * What is noticed: of a host directory every change of a file. Of an archive a new size or time of modification, looked for after every
+ * large read and once in a tick of the clock (a few milliseconds) for small ones; a rename or removal does no harm there.
+ */
 int tree_source_readv(const struct tree *tree, uint32_t source, uint64_t offset, const struct iovec *iov, unsigned count);
+
+/* Closes and frees an array of sources and what they own. */
+void tree_sources_free(struct tree_source *sources, uint32_t count);
 
 /*
  * Reads all of a regular file (holes as zeroes) into a new buffer with a 0 byte behind it; the caller frees it. For small files

@@ -20,6 +20,8 @@
 static int recognise(struct layer_file *layer, struct error *err)
 {
 	uint8_t head[8] = { 0 };
+	if (layer->kind != LAYER_TAR)
+		return 0;
 	if (pread(layer->fd, head, layer->length < sizeof(head) ? layer->length : sizeof(head), (off_t)layer->offset) < 0)
 		return error_set(err, -errno, "cannot be read: %s", strerror(errno));
 	layer->codec = codec_find(head);

@@ -22,6 +22,7 @@
 enum option_id {
 	OPT_KERNEL = 256,
 	OPT_LAYERS,
+	OPT_ADD,
 	OPT_MEMORY,
 	OPT_CPUS,
 	OPT_DISK_SIZE,
@@ -49,6 +50,7 @@ enum option_id {
 static const struct option_row table[] = {
 	{ OPT_KERNEL, "kernel", "FILE", "bzImage or ELF vmlinux (default: trvmm's own guest kernel)" },
 	{ OPT_LAYERS, "layers", "A[,B...]", "layers or images, bottom first; repeatable (default: a busybox root)" },
+	{ OPT_ADD, "add", "HOST:GUEST", "put a file or directory of this host there, on top of the layers; repeatable" },
 	{ OPT_MEMORY, "memory", "SIZE", "memory of the guest (default: 256M)" },
 	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
 	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
@@ -76,7 +78,7 @@ static const struct option_row table[] = {
 /* The options that say what is on the root disk: `trvmm disk ...` has them too. */
 static bool describes_root_disk(int id)
 {
-	return id == OPT_LAYERS || id == OPT_DISK_SIZE || id == OPT_RW_DISK;
+	return id == OPT_LAYERS || id == OPT_ADD || id == OPT_DISK_SIZE || id == OPT_RW_DISK;
 }
 
 static void print_row(const struct option_row *row)
@@ -187,6 +189,24 @@ static int add_disk(struct options *options, const char *argument, struct error 
 	return error_set(err, -ENOMEM, "out of memory");
 }
 
+static int add_host_file(struct options *options, const char *argument, struct error *err)
+{
+	char *host;
+	struct layers_added added;
+	const int result = layers_added_parse(argument, &host, &added.guest, err);
+	if (result < 0)
+		return result;
+	struct layers_added *grown = realloc(options->added, (options->added_count + 1) * sizeof(*grown));
+	if (!grown) {
+		free(host);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	added.host = host;
+	grown[options->added_count++] = added;
+	options->added = grown;
+	return 0;
+}
+
 /* Sets K=V, in the place of an earlier K. */
 static int add_env(struct options *options, const char *argument, struct error *err)
 {
@@ -272,6 +292,8 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 		return 0;
 	case OPT_LAYERS:
 		return options_add_layers(options, argument, err);
+	case OPT_ADD:
+		return add_host_file(options, argument, err);
 	case OPT_MEMORY:
 		return parse_memory(options, argument, err);
 	case OPT_CPUS:
@@ -461,9 +483,13 @@ void options_destroy(struct options *options)
 		free(options->env[i]);
 	for (size_t i = 0; i < options->disk_count; i++)
 		free(options->disks[i]);
+	for (size_t i = 0; i < options->added_count; i++)
+		free(options->added[i].host);
 	free(options->layers);
+	free(options->added);
 	free(options->env);
 	free(options->disks);
 	options->layers = options->env = options->disks = NULL;
-	options->layer_count = options->env_count = options->disk_count = 0;
+	options->added = NULL;
+	options->layer_count = options->added_count = options->env_count = options->disk_count = 0;
 }

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "layers/layers.h"
 
 enum boot_choice { BOOT_CHOICE_AUTO, BOOT_CHOICE_LINUX64, BOOT_CHOICE_PVH };
 
@@ -15,6 +16,8 @@ struct options {
 	const char *kernel;      /* NULL: the default kernel */
 	char **layers;           /* files, bottom first; NULL-terminated */
 	size_t layer_count;      /* 0: the default layer */
+	struct layers_added *added; /* owned, and each `host`; --add */
+	size_t added_count;
 	char **env;              /* "K=V", NULL-terminated; starts with the defaults */
 	size_t env_count;
 	uint64_t memory_bytes;

@@ -17,15 +17,19 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 		.path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes
 	};
 
-	if (options->layer_count)
-		return layers_load_image((const char *const *)options->layers, options->layer_count, &agent, 1, NULL, &root->tree,
-					 &root->image, err);
-	char *path = data_file("busybox.tar");
-	if (!path)
+	char *fallback = options->layer_count ? NULL : data_file("busybox.tar");
+	const struct layers_spec spec = {
+		.paths = options->layer_count ? (const char *const *)options->layers : (const char *const[]){ fallback },
+		.path_count = options->layer_count ? options->layer_count : 1,
+		.added = options->added,
+		.added_count = options->added_count,
+		.files = &agent,
+		.file_count = 1,
+	};
+	if (!options->layer_count && !fallback)
 		return error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");
-	const char *const paths[] = { path };
-	const int result = layers_load(paths, 1, &agent, 1, NULL, &root->tree, err);
-	free(path);
+	const int result = layers_load_spec(&spec, &root->tree, &root->image, err);
+	free(fallback);
 	return result;
 }
 

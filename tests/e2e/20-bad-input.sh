@@ -27,6 +27,11 @@ refuses "a truncated vmlinux" "kernel '.*truncated" --kernel "$work/short-vmlinu
 refuses "a truncated bzImage" "kernel '.*truncated" --kernel "$work/short-bzImage" -- true
 refuses "a corrupt bzImage" "kernel '.*corrupt" --kernel "$work/corrupt-bzImage" -- true
 refuses "a missing layer" "layer .*/no/such.*no such file" --layers /no/such -- true
+refuses "--add of a missing file" "--add /no/such: there is no such file" --add /no/such:/x -- true
+refuses "--add without a path in the guest" "--add '/etc/passwd': give HOST:GUEST" --add /etc/passwd -- true
+refuses "--add to a relative path" "--add '/etc/passwd:x': .*slash" --add /etc/passwd:x -- true
+refuses "--add to a path with .." "--add '/etc/passwd:/x/../y': .*'\.\.'" --add /etc/passwd:/x/../y -- true
+refuses "--add of a directory over a file" "--add $work/directory: .*no directory" --add "$work/directory:/bin/busybox" -- true
 refuses "an unreadable layer" "layer " --layers /proc/self/mem -- true
 refuses "a layer that is no archive" "layer .*text" --layers "$work/text" -- true
 refuses "an empty layer file" "layer .*empty" --layers "$work/empty" -- true

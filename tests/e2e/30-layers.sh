@@ -18,6 +18,26 @@ check "whiteouts, opaque directories and links over layers" [ "$(tr '\n' ' ' <"$
 vm --layers "build/guest/busybox.tar" --layers "$work/l1.tar" -- cat /etc/a
 check "--layers can be repeated" [ "$(cat "$work/out")" = one ]
 
+# A directory of this host, and a file on top.
+mkdir -p "$work/host/bin" "$work/host/data" && echo from the host >"$work/host/data/file" && echo added >"$work/added"
+printf '#!/bin/sh\necho tool\n' >"$work/host/bin/tool" && chmod 755 "$work/host/bin/tool" && echo first >"$work/host/data/changes"
+touch -d '1999-12-31 23:59:59.123456789Z' "$work/host/data/file" && ln "$work/host/data/file" "$work/host/data/second"
+touch "$work/host/data/.wh.file" && mkfifo "$work/host/fifo"
+vm --layers "build/guest/busybox.tar,$work/host" --add "$work/added:/etc/" --add "$work/host/data:/srv/copy" -- sh -c '
+	tool; cat /data/second /etc/added /srv/copy/file; echo $(ls -A /data); stat -c "%h %Y" /data/file; [ -p /fifo ] && echo fifo'
+check "a directory of the host, and --add" [ "$(tr '\n' '|' <"$work/out")" = \
+	"tool|from the host|added|from the host|.wh.file changes file second|2 946684799|fifo|" ]
+# What changes on the host while the guest runs is an I/O error there and one message here.
+: >"$work/out"
+(
+	until grep -q ready "$work/out"; do sleep 0.1; done
+	echo other >"$work/host/data/changes"
+) &
+vm --layers "build/guest/busybox.tar,$work/host" -- sh -c 'echo ready; sleep 1; cat /data/changes; cat /data/changes; cat /data/file'
+wait $!
+check "a file that changes under a run is an I/O error" [ "$(tr '\n' '|' <"$work/out")" = "ready|from the host|" ]
+check "... and one message" [ "$(grep -c "layer $work/host: 'data/changes': was changed or replaced while the guest runs" "$work/err")" = 1 ]
+
 vm --layers "build/guest/busybox.tar,$BIG_LAYER" -- md5sum /big
 check "a file of 1 GiB" [ "$(cut -d' ' -f1 "$work/out")" = "$(cut -d' ' -f1 "${BIG_LAYER%.tar}.md5")" ]
 

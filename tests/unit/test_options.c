@@ -336,6 +336,20 @@ Test(options, layers_are_separated_by_commas_and_repeatable)
 	LAYERS("a", "b", "c", "d", "e", "f");
 }
 
+Test(options, added_files)
+{
+	GOOD("--add", "a/b:/c", "--add=./d:x:/e/", "sh");
+	cr_assert_eq(options.added_count, 2);
+	cr_assert_str_eq(options.added[0].host, "a/b");
+	cr_assert_str_eq(options.added[0].guest, "/c");
+	cr_assert_str_eq(options.added[1].host, "./d:x");
+	cr_assert_str_eq(options.added[1].guest, "/e/");
+	BAD("--add 'x': give HOST:GUEST", "--add", "x", "sh");
+	BAD("--add 'x:y': the path in the guest must begin with a slash", "--add", "x:y", "sh");
+	BAD("--add ':/y': the path here is empty", "--add", ":/y", "sh");
+	BAD("--add 'x:/y/../z': the path in the guest must not contain '..'", "--add", "x:/y/../z", "sh");
+}
+
 Test(options, layers_with_a_comma_in_their_name)
 {
 	GOOD("--layers", "a\\,b,c", "sh");
