@@ -109,6 +109,7 @@ struct file_range {
 	int fd;                /* borrowed */
 	const struct stat *st; /* borrowed: the file's state when it was opened */
 	uint64_t offset, length;
+	bool in_cache;         /* `fd` is what the file was inflated to, which only this program writes; `st` is the file's */
 };
 
 /* What an image says of a layer. */
@@ -142,6 +143,9 @@ int digest_compute(const struct file_range *range, uint8_t digest[DIGEST_BYTES],
 int range_digest_find(const struct cache *cache, const struct file_range *range, uint8_t digest[DIGEST_BYTES], bool *remembered,
 		      struct error *err);
 
+/* Whether the digest is remembered. */
+bool range_digest_recall(const struct cache *cache, const struct file_range *range, uint8_t digest[DIGEST_BYTES]);
+
 /* Remembers it for the file in that state. Best effort: without it the range is hashed again next time. */
 void range_digest_remember(const struct cache *cache, const struct file_range *range, const uint8_t digest[DIGEST_BYTES]);
 
@@ -149,17 +153,24 @@ void range_digest_remember(const struct cache *cache, const struct file_range *r
 static inline int digest_find(const struct cache *cache, int fd, const struct stat *st, uint8_t digest[DIGEST_BYTES],
 			      bool *remembered, struct error *err)
 {
-	const struct file_range all = { fd, st, 0, (uint64_t)st->st_size };
+	const struct file_range all = { .fd = fd, .st = st, .length = (uint64_t)st->st_size };
 	return range_digest_find(cache, &all, digest, remembered, err);
 }
 
 static inline void digest_remember(const struct cache *cache, const struct stat *st, const uint8_t digest[DIGEST_BYTES])
 {
-	const struct file_range all = { -1, st, 0, (uint64_t)st->st_size };
+	const struct file_range all = { .fd = -1, .st = st, .length = (uint64_t)st->st_size };
 	range_digest_remember(cache, &all, digest);
 }
 
 struct codec;
+struct progress;
+
+/* What inflating is bound by and tells; NULL: the default bound, and nothing. */
+struct inflate_limits {
+	uint64_t max_bytes;    /* of one layer, inflated */
+	struct progress *progress; /* NULL: none */
+};
 
 /*
  * Finds or makes the inflated form of what `codec` compressed in the cache, and makes sure that it is what `expected` says (a
@@ -168,11 +179,14 @@ struct codec;
  * file or with the cache.
  */
 int inflated_open(const struct cache *cache, const struct file_range *from, const struct codec *codec,
-		  const struct expected_digests *expected, int *inflated, uint64_t *size_bytes, uint8_t digest[DIGEST_BYTES],
+		  const struct expected_digests *expected, const struct inflate_limits *limits, int *inflated, uint64_t *size_bytes, uint8_t digest[DIGEST_BYTES],
 		  struct error *err);
 
 /* The same for a known digest and only if it is there. Returns the descriptor or -errno. */
 int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], uint64_t *size_bytes);
+
+/* The same for a file whose digest is remembered. */
+int inflated_open_recalled(const struct cache *cache, const struct file_range *from, uint64_t *size_bytes);
 
 /* Of an inflated layer, as cache_checksum() is chained over it. */
 #define INFLATED_CHUNK_BYTES (256u << 10)
@@ -188,7 +202,13 @@ struct inflated_sums {
  * Inflates all members of the range to the file `to`, from its start. Returns 0; -EINVAL (corrupt), -ENODATA (truncated), -EFBIG
  * (needs too much memory) or an I/O error with a line that names the byte of the compressed range. `to_name`: for messages.
  */
-int inflate_file(const struct file_range *from, const struct codec *codec, int to, const char *to_name, struct inflated_sums *sums,
-		 struct error *err);
+int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits, int to,
+		 const char *to_name, struct inflated_sums *sums, struct error *err);
+
+/* The first bytes of what the range inflates to, into memory; fewer when there are no more or the data is corrupt. Returns how many. */
+size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length);
+
+/* The line for a layer that inflates to more than that. Returns -EFBIG. */
+int inflate_too_large(uint64_t max_bytes, struct error *err);
 
 #endif

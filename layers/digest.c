@@ -81,8 +81,7 @@ static void memory_name(const struct file_range *range, char *name, size_t size)
 		snprintf(name + n, size - (size_t)n, "-%llx", (unsigned long long)range->offset);
 }
 
-/* The digest that the range had when its file last looked as it does now. */
-static bool recall_digest(const struct cache *cache, const struct file_range *range, uint8_t digest[DIGEST_BYTES])
+bool range_digest_recall(const struct cache *cache, const struct file_range *range, uint8_t digest[DIGEST_BYTES])
 {
 	const struct file_identity identity = file_identity_of(range->st);
 	char name[64];
@@ -130,6 +129,6 @@ void range_digest_remember(const struct cache *cache, const struct file_range *r
 int range_digest_find(const struct cache *cache, const struct file_range *range, uint8_t digest[DIGEST_BYTES], bool *remembered,
 		      struct error *err)
 {
-	*remembered = recall_digest(cache, range, digest);
+	*remembered = range_digest_recall(cache, range, digest);
 	return *remembered ? 0 : digest_compute(range, digest, err);
 }

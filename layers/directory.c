@@ -269,9 +269,10 @@ int directory_merge(struct tree_builder *builder, int fd, const struct host_plac
 {
 	struct scan scan = { .builder = builder, .placing = placing, .files = host_files_create(fd) };
 	scan.host_path = scan.files ? malloc(HOST_PATH_MAX + 1) : NULL;
-	int ret = scan.host_path ? begin_layer(builder, placing, &scan.source, err) : out_of_memory(err);
-	if (ret) {
+	int ret = -ENOMEM;
+	if (!scan.host_path || (ret = begin_layer(builder, placing, &scan.source, err))) {
 		host_files_destroy(scan.files);
+		ret = error_set(err, ret, "%s", ret == -ENOMEM ? "out of memory" : "more than 65536 layers");
 	} else {
 		builder->sources[scan.source].host = scan.files;
 		ret = scan_all(&scan, err);

@@ -153,7 +153,9 @@ int host_files_path(const struct host_files *files, uint32_t directory, const ch
 	/* From the end: a directory knows what is above it. */
 	size_t at = HOST_PATH_MAX;
 	out[at] = '\0';
-	for (const char *part = name; directory || part;) {
+	for (const char *part = name;; part = NULL) {
+		if (!part && !directory)
+			break;
 		if (!part) {
 			part = files->names.data + directory_at(files, directory)->name;
 			directory = directory_at(files, directory)->parent;
@@ -166,7 +168,6 @@ int host_files_path(const struct host_files *files, uint32_t directory, const ch
 			out[at] = '/';
 		at -= length;
 		memcpy(out + at, part, length);
-		part = NULL;
 	}
 	memmove(out, out + at, HOST_PATH_MAX + 1 - at);
 	return (int)(HOST_PATH_MAX - at);

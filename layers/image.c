@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "layers/codec_internal.h"
+#include "layers/progress_internal.h"
 #include "layers/tar_internal.h"
 
 void image_config_free(struct image_config *config)
@@ -79,12 +81,13 @@ static bool is_image_name(const char *name, size_t length)
 	return (length > 6 && memcmp(name, "blobs/", 6) == 0) || is_hex_name(name, length);
 }
 
+/* What is looked at of an archive's start: room for a PAX header and for the header behind it. */
+#define START_BYTES ((size_t)8 * TAR_BLOCK_BYTES)
+
 /* Looks at the first header that names something. A layer is told from an image with one read, so that it costs nothing. */
-static bool may_be_archive(const struct image *image)
+static bool may_be_archive(const struct tar_header *headers, size_t start_bytes)
 {
-	struct tar_header headers[8];
-	const ssize_t n = pread(image->fd, headers, sizeof(headers), 0);
-	size_t count = n > 0 ? (size_t)n / sizeof(headers[0]) : 0;
+	const size_t count = start_bytes / sizeof(headers[0]);
 	for (size_t i = 0; i < count; i++) {
 		const char *name = headers[i].name;
 		size_t length = strnlen(name, sizeof(headers[i].name));
@@ -92,7 +95,7 @@ static bool may_be_archive(const struct image *image)
 		if (!tar_checksum_ok(&headers[i]) || !tar_number(headers[i].size, sizeof(headers[i].size), &size))
 			return false;
 		if (headers[i].type == 'x' || headers[i].type == 'g') {
-			if (size < 0 || (uint64_t)size > sizeof(headers))
+			if (size < 0 || (uint64_t)size > START_BYTES)
 				return false;
 			i += ((size_t)size + sizeof(headers[0]) - 1) / sizeof(headers[0]);
 			continue;
@@ -107,11 +110,72 @@ static bool may_be_archive(const struct image *image)
 	return false;
 }
 
+static bool file_may_be_archive(int fd)
+{
+	struct tar_header headers[START_BYTES / sizeof(struct tar_header)];
+	const ssize_t n = pread(fd, headers, sizeof(headers), 0);
+	return n > 0 && may_be_archive(headers, (size_t)n);
+}
+
 /* Other directories have an index.json, too. */
 static bool may_be_layout(const struct image *image)
 {
-	return S_ISDIR(image->st.st_mode) && image_has(image, "index.json") &&
-	       (image_has(image, "oci-layout") || image_has(image, "blobs/sha256"));
+	return image_has(image, "index.json") && (image_has(image, "oci-layout") || image_has(image, "blobs/sha256"));
+}
+
+static void use_inflated(struct image *image, int fd, uint64_t size_bytes)
+{
+	close(image->fd);
+	image->fd = fd;
+	image->archive_bytes = size_bytes;
+	image->in_cache = true;
+}
+
+/* Returns 1, 0 when it is none, or -errno. */
+static int inflate_archive(struct image *image, const struct codec *codec, struct cache *cache, const struct layers_spec *spec,
+			   struct error *err)
+{
+	struct tar_header headers[START_BYTES / sizeof(struct tar_header)];
+	const struct file_range range = { .fd = image->fd, .st = &image->st, .length = (uint64_t)image->st.st_size };
+	const struct expected_digests nothing = { .digest = { 0 } };
+	uint8_t digest[DIGEST_BYTES];
+	uint64_t size_bytes;
+	int fd = inflated_open_recalled(cache, &range, &size_bytes);
+	if (fd >= 0) {
+		if (file_may_be_archive(fd)) {
+			use_inflated(image, fd, size_bytes);
+			return 1;
+		}
+		close(fd);
+		return 0;
+	}
+	if (!may_be_archive(headers, inflate_start(&range, codec, headers, sizeof(headers))))
+		return 0;
+	int ret = cache->fd < 0 ? cache_open(cache, spec->cache_dir, err) : 0;
+	if (ret)
+		return ret;
+	struct progress progress;
+	const struct inflate_limits limits = inflate_limits_begin(spec, &progress, range.length);
+	ret = inflated_open(cache, &range, codec, &nothing, &limits, &fd, &size_bytes, digest, err);
+	progress_end(limits.progress);
+	if (!ret)
+		use_inflated(image, fd, size_bytes);
+	return ret ? ret : 1;
+}
+
+/* Whether it looks like an image. Returns 1, 0 or -errno. */
+static int recognise(struct image *image, struct cache *cache, const struct layers_spec *spec, struct error *err)
+{
+	uint8_t head[8] = { 0 };
+	if (S_ISDIR(image->st.st_mode))
+		return may_be_layout(image);
+	if (!S_ISREG(image->st.st_mode))
+		return 0;
+	image->is_archive = true;
+	image->archive_bytes = (uint64_t)image->st.st_size;
+	const ssize_t n = pread(image->fd, head, sizeof(head), 0);
+	const struct codec *codec = n > 0 ? codec_find(head) : NULL;
+	return codec ? inflate_archive(image, codec, cache, spec, err) : file_may_be_archive(image->fd);
 }
 
 static int find_parts(struct image *image, const struct cache *cache, struct error *err)
@@ -131,15 +195,14 @@ static int find_parts(struct image *image, const struct cache *cache, struct err
 	return ret ? ret : 1;
 }
 
-int image_open(struct image *image, const char *path, const struct cache *cache, struct error *err)
+int image_open(struct image *image, const char *path, struct cache *cache, const struct layers_spec *spec, struct error *err)
 {
 	*image = (struct image){ .path = path, .fd = -1 };
 	if (open_place(image))
 		return 0;
-	image->is_archive = S_ISREG(image->st.st_mode);
-	if (image->is_archive ? !may_be_archive(image) : !may_be_layout(image))
-		return 0;
-	const int ret = find_parts(image, cache, err);
+	int ret = recognise(image, cache, spec, err);
+	if (ret > 0)
+		ret = find_parts(image, cache, err);
 	char quoted[512];
 	return ret < 0 ? error_prefix(err, ret, "layer %s", error_quote(quoted, sizeof(quoted), path, strlen(path))) : ret;
 }

@@ -41,9 +41,11 @@ struct image_name {
 struct image {
 	const char *path;      /* borrowed: as it was given */
 	const char *reference; /* borrowed: what stands behind the place and a colon, or NULL */
-	int fd;                /* owned: the directory or the archive */
-	struct stat st;
+	int fd;                /* owned: the directory or the archive, or what it was inflated to */
+	struct stat st;        /* of what was given */
 	bool is_archive;
+	bool in_cache;         /* it was compressed */
+	uint64_t archive_bytes;
 	bool is_known;         /* it came from the cache */
 	struct array names;    /* struct image_name; archives that are not known */
 	struct array parts;    /* struct image_part; layers bottom first */
@@ -52,9 +54,10 @@ struct image {
 
 /*
  * Finds out whether `path`, or what stands in it before a colon, is an image, and what it consists of. Returns 1, 0 when it is
- * none, or -errno with a line that begins with "layer PATH: ". `cache` may be closed. The image has to be closed in any case.
+ * none, or -errno with a line that begins with "layer PATH: ". `cache` may be closed; it is opened when the archive is compressed, which
+ * is then inflated into it. The image has to be closed in any case.
  */
-int image_open(struct image *image, const char *path, const struct cache *cache, struct error *err);
+int image_open(struct image *image, const char *path, struct cache *cache, const struct layers_spec *spec, struct error *err);
 void image_close(struct image *image);
 
 /* Reads names and ranges of the archive's files into image->names. Returns 0 or -errno with a line. */

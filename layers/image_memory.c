@@ -127,12 +127,12 @@ static void open_part(const struct image *image, struct image_part *part, const 
 		part->fd = part->is_layer ? fcntl(image->fd, F_DUPFD_CLOEXEC, 0) : -1;
 	else
 		part->fd = openat(image->fd, part->name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (part->fd >= 0 ? fstat(part->fd, &part->st) != 0 : part->is_layer || !image->is_archive) {
+	if (part->fd >= 0 ? !image->is_archive && fstat(part->fd, &part->st) != 0 : part->is_layer || !image->is_archive) {
 		cursor->bad = true;
 		return;
 	}
 	const struct file_identity now = file_identity_of(&part->st);
-	const uint64_t size = (uint64_t)part->st.st_size;
+	const uint64_t size = image->is_archive ? image->archive_bytes : (uint64_t)part->st.st_size;
 	cursor->bad |= memcmp(&now, identity, sizeof(now)) != 0 || !S_ISREG(part->st.st_mode) || part->offset > size ||
 		       part->length > size - part->offset;
 }

@@ -67,7 +67,7 @@ int image_list_archive(struct image *image, struct error *err)
 	struct tar_reader reader;
 	struct tar_entry entry;
 	int ret;
-	tar_open(&reader, image->fd, NULL, (uint64_t)image->st.st_size);
+	tar_open(&reader, image->fd, NULL, image->archive_bytes);
 	while ((ret = tar_next(&reader, &entry, err)) > 0) {
 		ret = list_entry(image, &entry, err);
 		if (ret)
@@ -149,7 +149,7 @@ static int read_part(const struct image_part *part, const uint8_t *digest, char 
 	}
 	if (!digest)
 		return 0;
-	const struct file_range range = { part->fd, &part->st, part->offset, part->length };
+	const struct file_range range = { part->fd, &part->st, part->offset, part->length, false };
 	uint8_t found[DIGEST_BYTES];
 	int ret = digest_compute(&range, found, err);
 	if (!ret)

@@ -166,9 +166,9 @@ static int open_sources(struct tree *tree, const struct cache *cache, const stru
 			source->size_bytes = files[i - layer_count].length;
 			continue;
 		}
-		source->size_bytes = (uint64_t)layers[i].st.st_size;
+		source->size_bytes = layers[i].in_cache ? layers[i].offset + layers[i].length : (uint64_t)layers[i].st.st_size;
 		if (!file->origins[i].inflated) {
-			source->stamp = file_stamp(&layers[i].st);
+			source->stamp = layers[i].in_cache ? 0 : file_stamp(&layers[i].st);
 			continue;
 		}
 		source->fd = inflated_open_known(cache, file->origins[i].digest, &source->size_bytes);
@@ -255,7 +255,7 @@ static bool can_be_saved(const struct layer_file *layers, size_t layer_count, co
 		struct stat st;
 		if (!file_identity_is_settled(&before))
 			return false;
-		if (layers[i].inflated) /* the cache's own copy, known by digest */
+		if (layers[i].inflated || layers[i].in_cache) /* the cache's own copy, known by digest */
 			continue;
 		if (fstat(tree->sources[i].fd, &st))
 			return false;

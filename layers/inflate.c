@@ -14,23 +14,27 @@
 
 #include "layers/cache.h"
 #include "layers/codec_internal.h"
+#include "layers/layers.h"
+#include "layers/progress_internal.h"
 
 #define CHUNK_BYTES ((size_t)INFLATED_CHUNK_BYTES)
+#define START_READ_MAX ((uint64_t)2 << 20) /* more than a block of bzip2 */
 
 struct inflation {
 	const struct file_range *from;
 	int to;
 	const char *to_name;
 	const struct codec *codec;
-	void *state;           /* owned: the codec's */
+	const struct inflate_limits *limits;
+	void *state; /* owned: the codec's */
 	struct codec_buffers io;
-	uint8_t *in, *out;     /* owned, CHUNK_BYTES each */
+	uint8_t *in, *out; /* owned, CHUNK_BYTES each */
 	uint64_t read_bytes;
 	struct inflated_sums *sums;
 	SHA256_CTX sha256;
-	bool open;             /* inside a member */
-	bool padding;          /* zeroes were seen behind a member */
-	bool at_end;           /* the compressed file's */
+	bool open; /* inside a member */
+	bool padding; /* zeroes were seen behind a member */
+	bool at_end; /* the compressed file's */
 };
 
 const struct codec *codec_find(const uint8_t head[8])
@@ -63,12 +67,21 @@ static int fill(struct inflation *inflation, struct error *err)
 	inflation->io.in = inflation->in;
 	inflation->io.in_bytes = (size_t)n;
 	inflation->read_bytes += (uint64_t)n;
+	progress_add(inflation->limits->progress, (uint64_t)n);
 	return 0;
+}
+
+int inflate_too_large(uint64_t max_bytes, struct error *err)
+{
+	return error_set(err, -EFBIG, "inflates to more than %llu MiB: if that is meant, allow more with --max-layer-size",
+			 (unsigned long long)(max_bytes >> 20));
 }
 
 static int drain(struct inflation *inflation, struct error *err)
 {
 	const size_t length = CHUNK_BYTES - inflation->io.out_bytes;
+	if (length > inflation->limits->max_bytes - inflation->sums->size_bytes)
+		return inflate_too_large(inflation->limits->max_bytes, err);
 	for (size_t done = 0; done < length;) {
 		const ssize_t n = write(inflation->to, inflation->out + done, length - done);
 		if (n < 0 && errno == EINTR)
@@ -166,11 +179,13 @@ static int inflate_all(struct inflation *inflation, struct error *err)
 	return ret || inflation->io.out_bytes == CHUNK_BYTES ? ret : drain(inflation, err);
 }
 
-int inflate_file(const struct file_range *from, const struct codec *codec, int to, const char *to_name, struct inflated_sums *sums,
-		 struct error *err)
+int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits, int to,
+		 const char *to_name, struct inflated_sums *sums, struct error *err)
 {
+	static const struct inflate_limits defaults = { .max_bytes = LAYERS_MAX_LAYER_BYTES };
 	struct inflated_sums result = { .with_diff_id = sums->with_diff_id };
 	struct inflation inflation = { .from = from, .to = to, .to_name = to_name, .codec = codec, .sums = &result };
+	inflation.limits = limits ? limits : &defaults;
 	inflation.in = malloc(2 * CHUNK_BYTES);
 	inflation.state = inflation.in ? codec->create() : NULL;
 	int ret = inflation.state ? 0 : error_set(err, -ENOMEM, "out of memory");
@@ -188,4 +203,27 @@ int inflate_file(const struct file_range *from, const struct codec *codec, int t
 	if (!ret)
 		*sums = result;
 	return ret;
+}
+
+size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length)
+{
+	struct inflation inflation = { .from = from, .codec = codec };
+	struct error ignored;
+	inflation.in = malloc(CHUNK_BYTES);
+	inflation.state = inflation.in ? codec->create() : NULL;
+	inflation.io.out = to;
+	inflation.io.out_bytes = length;
+	static const struct inflate_limits none = { .max_bytes = 0 };
+	inflation.limits = &none;
+	int ret = inflation.state ? codec->begin(inflation.state) : -ENOMEM;
+	inflation.open = true;
+	while (!ret && inflation.open && inflation.io.out_bytes && !inflation.at_end && inflation.read_bytes < START_READ_MAX) {
+		ret = fill(&inflation, &ignored);
+		while (!ret && inflation.open && inflation.io.in_bytes && inflation.io.out_bytes)
+			ret = decode(&inflation, &ignored);
+	}
+	if (inflation.state)
+		codec->destroy(inflation.state);
+	free(inflation.in);
+	return length - inflation.io.out_bytes;
 }

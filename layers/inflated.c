@@ -38,7 +38,7 @@ struct foot {
 	uint64_t payload_bytes;
 	uint64_t payload_checksum; /* cache_checksum() chained over chunks of INFLATED_CHUNK_BYTES */
 	uint8_t boot_id[BOOT_ID_BYTES]; /* the boot in which it was written; all zero: known to be on the disk */
-	uint64_t checksum;     /* of the fields before */
+	uint64_t checksum; /* of the fields before */
 };
 _Static_assert(sizeof(struct foot) == 112, "the foot is written as it is, without padding");
 
@@ -152,6 +152,14 @@ int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_B
 	return fd;
 }
 
+int inflated_open_recalled(const struct cache *cache, const struct file_range *from, uint64_t *size_bytes)
+{
+	uint8_t digest[DIGEST_BYTES];
+	if (cache->fd < 0 || !range_digest_recall(cache, from, digest))
+		return -ENOENT;
+	return inflated_open_known(cache, digest, size_bytes);
+}
+
 /*
  * Opens the entry and reads its foot; one of an earlier boot is verified and from then on trusted. The entry's lock is held.
  * Returns the descriptor or -errno.
@@ -171,16 +179,22 @@ static int open_verified(const struct cache *cache, const uint8_t digest[DIGEST_
 	return fd;
 }
 
+/* What an entry is made of. */
+struct entry_source {
+	const struct file_range *range;
+	const struct codec *codec;
+	const struct inflate_limits *limits;
+};
+
 /* Inflates to `to` and ends the file. */
-static int write_entry(const struct cache *cache, const struct file_range *from, const struct codec *codec, bool with_diff_id,
-		       int to, const uint8_t digest[DIGEST_BYTES], struct error *err)
+static int write_entry(const struct cache *cache, const struct entry_source *from, bool with_diff_id, int to,
+		       const uint8_t digest[DIGEST_BYTES], struct error *err)
 {
 	struct foot foot = { 0 };
 	struct inflated_sums sums = { .with_diff_id = with_diff_id };
-	int ret = inflate_file(from, codec, to, cache->path, &sums, err);
+	int ret = inflate_file(from->range, from->codec, from->limits, to, cache->path, &sums, err);
 	struct stat now;
-	if (!ret && (fstat(from->fd, &now) || now.st_size != from->st->st_size || now.st_mtim.tv_sec != from->st->st_mtim.tv_sec ||
-		     now.st_mtim.tv_nsec != from->st->st_mtim.tv_nsec))
+	if (!ret && !from->range->in_cache && (fstat(from->range->fd, &now) || file_stamp(&now) != file_stamp(from->range->st)))
 		ret = error_set(err, -EBUSY, "was changed while it was read: start again when it is complete");
 	if (ret)
 		return ret;
@@ -208,7 +222,7 @@ static void trim(const struct cache *cache)
 }
 
 /* Inflates into the cache; the entry's lock is held. Returns a descriptor of the new file or -errno. */
-static int make_entry(const struct cache *cache, const struct file_range *from, const struct codec *codec, bool with_diff_id,
+static int make_entry(const struct cache *cache, const struct entry_source *from, bool with_diff_id,
 		      const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
 	char name[DIGEST_HEX_BYTES];
@@ -218,7 +232,7 @@ static int make_entry(const struct cache *cache, const struct file_range *from, 
 	int ret = cache_create(cache, "layers", name, &file);
 	if (ret)
 		return error_set(err, ret, "cannot create a file in the cache %s: %s", cache->path, strerror(-ret));
-	ret = write_entry(cache, from, codec, with_diff_id, file.fd, digest, err);
+	ret = write_entry(cache, from, with_diff_id, file.fd, digest, err);
 	if (ret) {
 		cache_drop(&file);
 		return ret;
@@ -245,7 +259,7 @@ static int add_diff_id(const struct cache *cache, int fd, struct foot *foot, str
 }
 
 /* With the entry's lock, so that it is made once. Another run may have made it while this one waited. */
-static int find_or_make(const struct cache *cache, const struct file_range *from, const struct codec *codec, bool with_diff_id,
+static int find_or_make(const struct cache *cache, const struct entry_source *from, bool with_diff_id,
 			const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
 	const int lock = cache_lock(cache, digest_number(digest));
@@ -253,7 +267,7 @@ static int find_or_make(const struct cache *cache, const struct file_range *from
 		return error_set(err, lock, "cannot lock the cache %s: %s", cache->path, strerror(-lock));
 	int found = open_verified(cache, digest, foot);
 	if (found < 0)
-		found = make_entry(cache, from, codec, with_diff_id, digest, foot, err);
+		found = make_entry(cache, from, with_diff_id, digest, foot, err);
 	const int ret = found >= 0 && with_diff_id && !digest_is_told(foot->diff_id) ? add_diff_id(cache, found, foot, err) : 0;
 	close(lock);
 	if (!ret)
@@ -263,8 +277,8 @@ static int find_or_make(const struct cache *cache, const struct file_range *from
 }
 
 int inflated_open(const struct cache *cache, const struct file_range *from, const struct codec *codec,
-		  const struct expected_digests *expected, int *inflated, uint64_t *size_bytes, uint8_t digest[DIGEST_BYTES],
-		  struct error *err)
+		  const struct expected_digests *expected, const struct inflate_limits *limits, int *inflated, uint64_t *size_bytes,
+		  uint8_t digest[DIGEST_BYTES], struct error *err)
 {
 	const bool with_diff_id = digest_is_told(expected->diff_id);
 	bool remembered;
@@ -280,10 +294,14 @@ int inflated_open(const struct cache *cache, const struct file_range *from, cons
 		found = -EAGAIN;
 	}
 	if (found < 0)
-		found = find_or_make(cache, from, codec, with_diff_id, digest, &foot, err);
+		found = find_or_make(cache, &(struct entry_source){ from, codec, limits }, with_diff_id, digest, &foot, err);
 	if (found < 0)
 		return found;
-	ret = digest_compare(expected->diff_id, foot.diff_id, "diffID", err);
+	/* Whether a layer is refused does not depend on what the cache holds. */
+	if (limits && foot.payload_bytes > limits->max_bytes)
+		ret = inflate_too_large(limits->max_bytes, err);
+	if (!ret)
+		ret = digest_compare(expected->diff_id, foot.diff_id, "diffID", err);
 	if (ret) {
 		close(found);
 		return ret;

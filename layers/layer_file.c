@@ -58,7 +58,7 @@ void layer_file_close(struct layer_file *layer)
 
 struct file_range layer_file_range(const struct layer_file *layer)
 {
-	return (struct file_range){ layer->fd, &layer->st, layer->offset, layer->length };
+	return (struct file_range){ layer->fd, &layer->st, layer->offset, layer->length, layer->in_cache };
 }
 
 int layer_file_error(const struct layer_file *layer, int code, struct error *err)
@@ -107,7 +107,7 @@ static int merge_tar(struct layer_file *layer, struct tree_builder *builder, str
 		return error_set(err, -ENOMEM, "out of memory");
 	const int fd = layer->fd;
 	layer->fd = -1;
-	builder->sources[source].stamp = layer->inflated ? 0 : file_stamp(&layer->st);
+	builder->sources[source].stamp = layer->inflated || layer->in_cache ? 0 : file_stamp(&layer->st);
 	return merge(builder, fd, offset, layer->tar_bytes, source, err);
 }
 

@@ -22,6 +22,7 @@ struct layer_file {
 	const char *guest;     /* borrowed: where an added file or directory goes; NULL: it is a layer */
 	struct stat st;        /* of the file itself */
 	uint64_t offset, length; /* where in it the layer lies: all of it, or a blob in an archive */
+	bool in_cache;         /* `fd` is a compressed archive, inflated in the cache; `st` is the archive's */
 	struct expected_digests expected; /* what an image says of it */
 	uint64_t tar_bytes;    /* after layer_file_unpack() */
 	const struct codec *codec; /* borrowed: its compression; NULL: none */
@@ -44,9 +45,10 @@ int layer_file_error(const struct layer_file *layer, int code, struct error *err
 
 /*
  * Finds out by their first bytes what the files are, and has compressed ones inflated, several at a time. `cache` may be closed (fd
- * -1): then it is opened, at `cache_dir`, when it is needed. The line in `err` names the layer; when several fail, the lowest.
+ * -1): then it is opened, where `spec` says, when it is needed. The line in `err` names the layer; when several fail, the lowest.
  */
-int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const char *cache_dir, struct error *err);
+int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const struct layers_spec *spec,
+		       struct error *err);
 
 /* Merges it into the tree, which takes over the descriptor. */
 int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err);

@@ -15,10 +15,10 @@ int layers_apply_file(struct tree_builder *builder, const char *path, const char
 {
 	struct cache cache = { .fd = -1 };
 	struct stack stack;
-	const struct layers_spec spec = { .paths = &path, .path_count = 1 };
+	const struct layers_spec spec = { .paths = &path, .path_count = 1, .cache_dir = cache_dir };
 	int ret = stack_open(&stack, &spec, &cache, err);
 	if (!ret)
-		ret = layer_files_unpack(stack.layers, stack.layer_count, &cache, cache_dir, err);
+		ret = layer_files_unpack(stack.layers, stack.layer_count, &cache, &spec, err);
 	for (size_t i = 0; i < stack.layer_count && !ret; i++)
 		ret = layer_file_merge(&stack.layers[i], builder, err);
 	stack_close(&stack);
@@ -68,7 +68,7 @@ static int build(struct layer_file *layers, size_t layer_count, const struct lay
 static int build_and_save(struct cache *cache, const struct layers_spec *spec, const struct stack *stack, struct tree **tree,
 			  struct error *err)
 {
-	int ret = layer_files_unpack(stack->layers, stack->layer_count, cache, spec->cache_dir, err);
+	int ret = layer_files_unpack(stack->layers, stack->layer_count, cache, spec, err);
 	if (!ret)
 		ret = build(stack->layers, stack->layer_count, spec->files, spec->file_count, tree, err);
 	if (!ret && cache->fd >= 0)

@@ -8,7 +8,7 @@
  *
  * Formats are known by content, not by name: tar (v7, ustar, PAX, GNU); gzip, zstd, xz or bzip2 around it (inflated once into the
  * cache); images, which are several layers and a configuration: an OCI layout (a directory, or a tar of it) and what `docker save`
- * writes. A directory of the host that is no layout is a layer, too: what it holds is taken as it is (directory_internal.h). An image in a
+ * writes, also compressed. A directory of the host that is no layout is a layer, too: what it holds is taken as it is (directory_internal.h). An image in a
  * layout of several is given as PATH:REFERENCE ("images:debian:12"), or else it is the first for linux/amd64;
  * digests and diffIDs are verified. Specifications: OCI image-spec; POSIX pax interchange format; GNU tar manual, "Basic Tar
  * Format".
@@ -16,6 +16,7 @@
 #ifndef TRVMM_LAYERS_LAYERS_H
 #define TRVMM_LAYERS_LAYERS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
@@ -54,7 +55,7 @@ struct layers_added {
  */
 int layers_added_parse(const char *text, char **host, const char **guest, struct error *err);
 
-/* What a tree is made of. All of it is borrowed; `paths`, `added` and `files` for the call, the data of `files` for the life of the tree. */
+/* What a tree is made of. All of it is borrowed for the call, and the data of `files` for the life of the tree. */
 struct layers_spec {
 	const char *const *paths; /* layers (files, host directories) and images with PATH:REFERENCE, bottom first */
 	size_t path_count;
@@ -63,7 +64,11 @@ struct layers_spec {
 	const struct layers_memory_file *files; /* on top of all */
 	size_t file_count;
 	const char *cache_dir; /* see layers_apply_file() */
+	uint64_t max_layer_bytes; /* a compressed layer that inflates to more is refused; 0: LAYERS_MAX_LAYER_BYTES */
+	bool progress;         /* inflating that takes over a second is shown on stderr, when that is a terminal */
 };
+
+#define LAYERS_MAX_LAYER_BYTES ((uint64_t)64 << 30)
 
 /*
  * The merged tree, in one call. This is what a run wants: the first time a stack of layers is seen its tree is saved in the cache, and

@@ -49,15 +49,16 @@ static int add_image_layers(struct stack *stack, struct error *err)
 		layer->st = part->st;
 		layer->offset = part->offset;
 		layer->length = part->length;
+		layer->in_cache = image->in_cache;
 		layer->expected = part->expected;
 	}
 	return 0;
 }
 
-static int add_path(struct stack *stack, const char *path, const struct cache *cache, struct error *err)
+static int add_path(struct stack *stack, const char *path, struct cache *cache, const struct layers_spec *spec, struct error *err)
 {
 	struct image *image = &stack->images[stack->image_count++];
-	const int found = image_open(image, path, cache, err);
+	const int found = image_open(image, path, cache, spec, err);
 	if (found < 0)
 		return found;
 	if (found)
@@ -74,14 +75,14 @@ static int add_host(struct stack *stack, const struct layers_added *added, struc
 	return layer ? layer_file_open(layer, added->host, added->guest, err) : error_set(err, -ENOMEM, "out of memory");
 }
 
-int stack_open(struct stack *stack, const struct layers_spec *spec, const struct cache *cache, struct error *err)
+int stack_open(struct stack *stack, const struct layers_spec *spec, struct cache *cache, struct error *err)
 {
 	*stack = (struct stack){ .images = calloc(spec->path_count + 1, sizeof(*stack->images)) };
 	if (!stack->images)
 		return error_set(err, -ENOMEM, "out of memory");
 	int ret = 0;
 	for (size_t i = 0; i < spec->path_count && !ret; i++)
-		ret = add_path(stack, spec->paths[i], cache, err);
+		ret = add_path(stack, spec->paths[i], cache, spec, err);
 	for (size_t i = 0; i < spec->added_count && !ret; i++)
 		ret = add_host(stack, &spec->added[i], err);
 	return ret;

@@ -16,7 +16,7 @@ struct stack {
  * Opens them all. `cache` may be closed. Returns 0, or -errno with a line that begins with "layer PATH: ". The stack has to be
  * closed in any case.
  */
-int stack_open(struct stack *stack, const struct layers_spec *spec, const struct cache *cache, struct error *err);
+int stack_open(struct stack *stack, const struct layers_spec *spec, struct cache *cache, struct error *err);
 void stack_close(struct stack *stack);
 
 /* Remembers the images in the cache, after all layers were verified. */

@@ -13,6 +13,7 @@
 
 #include "layers/codec_internal.h"
 #include "layers/layer_file_internal.h"
+#include "layers/progress_internal.h"
 
 #define THREADS_MAX 16u
 
@@ -50,11 +51,12 @@ static bool needs_work(const struct layer_file *layer)
 	return layer->codec || digest_is_told(layer->expected.digest) || digest_is_told(layer->expected.diff_id);
 }
 
-static int inflate(struct layer_file *layer, const struct cache *cache, struct error *err)
+static int inflate(struct layer_file *layer, const struct cache *cache, const struct inflate_limits *limits, struct error *err)
 {
 	const struct file_range range = layer_file_range(layer);
 	int fd;
-	const int ret = inflated_open(cache, &range, layer->codec, &layer->expected, &fd, &layer->tar_bytes, layer->digest, err);
+	const int ret =
+	    inflated_open(cache, &range, layer->codec, &layer->expected, limits, &fd, &layer->tar_bytes, layer->digest, err);
 	if (ret)
 		return ret;
 	close(layer->fd);
@@ -68,11 +70,12 @@ struct crew {
 	struct layer_file *layers;
 	size_t count;
 	const struct cache *cache;
+	struct inflate_limits limits;
 	atomic_size_t next;
-	pthread_mutex_t lock;  /* of the three below */
-	size_t failed;         /* the lowest layer that failed; `count`: none */
+	pthread_mutex_t lock; /* of the three below */
+	size_t failed; /* the lowest layer that failed; `count`: none */
 	int code;
-	struct error *err;     /* NULL, or of the caller */
+	struct error *err; /* NULL, or of the caller */
 };
 
 static void work_on(struct crew *crew, size_t i)
@@ -81,7 +84,7 @@ static void work_on(struct crew *crew, size_t i)
 	struct layer_file *layer = &crew->layers[i];
 	if (!needs_work(layer))
 		return;
-	const int ret = layer->codec ? inflate(layer, crew->cache, &err) : verify(layer, crew->cache, &err);
+	const int ret = layer->codec ? inflate(layer, crew->cache, &crew->limits, &err) : verify(layer, crew->cache, &err);
 	if (!ret)
 		return;
 	layer_file_error(layer, ret, &err);
@@ -102,9 +105,10 @@ static void *work(void *arg)
 	return NULL;
 }
 
-static int inflate_all(struct layer_file *layers, size_t count, size_t busy, const struct cache *cache, struct error *err)
+static int inflate_all(struct layer_file *layers, size_t count, size_t busy, const struct cache *cache,
+		       const struct inflate_limits *limits, struct error *err)
 {
-	struct crew crew = { .layers = layers, .count = count, .cache = cache, .failed = count, .err = err };
+	struct crew crew = { .layers = layers, .count = count, .cache = cache, .limits = *limits, .failed = count, .err = err };
 	const long processors = sysconf(_SC_NPROCESSORS_ONLN);
 	size_t helpers = processors > 0 ? (size_t)processors - 1 : 0;
 	pthread_t threads[THREADS_MAX];
@@ -124,18 +128,36 @@ static int inflate_all(struct layer_file *layers, size_t count, size_t busy, con
 	return crew.code;
 }
 
-int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const char *cache_dir, struct error *err)
+struct inflate_limits inflate_limits_begin(const struct layers_spec *spec, struct progress *progress, uint64_t compressed_bytes)
+{
+	return (struct inflate_limits){
+		.max_bytes = spec->max_layer_bytes ? spec->max_layer_bytes : LAYERS_MAX_LAYER_BYTES,
+		.progress = spec->progress && progress_begin(progress, compressed_bytes) ? progress : NULL,
+	};
+}
+
+int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const struct layers_spec *spec,
+		       struct error *err)
 {
 	size_t busy = 0, first = 0;
+	uint64_t compressed_bytes = 0;
 	for (size_t i = 0; i < count; i++) {
-		const int ret = recognise(&layers[i], err);
+		int ret = recognise(&layers[i], err);
 		if (ret)
 			return layer_file_error(&layers[i], ret, err);
+		if (layers[i].codec)
+			compressed_bytes += layers[i].length;
 		if (needs_work(&layers[i]) && !busy++)
 			first = i;
 	}
 	if (!busy)
 		return 0;
-	const int ret = cache->fd < 0 ? cache_open(cache, cache_dir, err) : 0;
-	return ret ? layer_file_error(&layers[first], ret, err) : inflate_all(layers, count, busy, cache, err);
+	int ret = cache->fd < 0 ? cache_open(cache, spec->cache_dir, err) : 0;
+	if (ret)
+		return layer_file_error(&layers[first], ret, err);
+	struct progress progress;
+	const struct inflate_limits limits = inflate_limits_begin(spec, &progress, compressed_bytes);
+	ret = inflate_all(layers, count, busy, cache, &limits, err);
+	progress_end(limits.progress);
+	return ret;
 }

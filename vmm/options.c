@@ -23,6 +23,7 @@ enum option_id {
 	OPT_KERNEL = 256,
 	OPT_LAYERS,
 	OPT_ADD,
+	OPT_MAX_LAYER_SIZE,
 	OPT_MEMORY,
 	OPT_CPUS,
 	OPT_DISK_SIZE,
@@ -51,6 +52,7 @@ static const struct option_row table[] = {
 	{ OPT_KERNEL, "kernel", "FILE", "bzImage or ELF vmlinux (default: trvmm's own guest kernel)" },
 	{ OPT_LAYERS, "layers", "A[,B...]", "layers or images, bottom first; repeatable (default: a busybox root)" },
 	{ OPT_ADD, "add", "HOST:GUEST", "put a file or directory of this host there, on top of the layers; repeatable" },
+	{ OPT_MAX_LAYER_SIZE, "max-layer-size", "SIZE", "what a compressed layer may inflate to (default: 64G)" },
 	{ OPT_MEMORY, "memory", "SIZE", "memory of the guest (default: 256M)" },
 	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
 	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
@@ -78,7 +80,7 @@ static const struct option_row table[] = {
 /* The options that say what is on the root disk: `trvmm disk ...` has them too. */
 static bool describes_root_disk(int id)
 {
-	return id == OPT_LAYERS || id == OPT_ADD || id == OPT_DISK_SIZE || id == OPT_RW_DISK;
+	return id == OPT_LAYERS || id == OPT_ADD || id == OPT_MAX_LAYER_SIZE || id == OPT_DISK_SIZE || id == OPT_RW_DISK;
 }
 
 static void print_row(const struct option_row *row)
@@ -294,6 +296,10 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 		return options_add_layers(options, argument, err);
 	case OPT_ADD:
 		return add_host_file(options, argument, err);
+	case OPT_MAX_LAYER_SIZE:
+		if (options_parse_size(argument, &options->max_layer_bytes) < 0 || !options->max_layer_bytes)
+			return error_set(err, -EINVAL, "--max-layer-size '%s': give a size such as 20G", argument);
+		return 0;
 	case OPT_MEMORY:
 		return parse_memory(options, argument, err);
 	case OPT_CPUS:

@@ -22,6 +22,7 @@ struct options {
 	size_t env_count;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
+	uint64_t max_layer_bytes; /* 0: the default */
 	const char *rw_disk;     /* the file of a kept disk; NULL: changes end with the VM */
 	char **disks;            /* "SPEC[:ro]" as given; see extra_disks.h */
 	size_t disk_count;

@@ -25,6 +25,8 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 		.added_count = options->added_count,
 		.files = &agent,
 		.file_count = 1,
+		.max_layer_bytes = options->max_layer_bytes,
+		.progress = true,
 	};
 	if (!options->layer_count && !fallback)
 		return error_set(err, -ENOENT, "the default layer busybox.tar is not installed; run make, or give --layers FILE");

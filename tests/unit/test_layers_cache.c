@@ -501,6 +501,43 @@ Test(cache, full_disk_is_said_and_leaves_nothing)
 	cr_assert_eq(left, 0);
 }
 
+static int load_at_most(const char *path, uint64_t max_bytes, struct error *err)
+{
+	const struct layers_spec spec = { .paths = &path, .path_count = 1, .cache_dir = cache, .max_layer_bytes = max_bytes };
+	struct tree *tree = NULL;
+	const int ret = layers_load_spec(&spec, &tree, NULL, err);
+	tree_destroy(tree);
+	return ret;
+}
+
+/* 64 MiB of zeroes in 64 KB. */
+Test(cache, bomb_is_stopped_at_the_limit)
+{
+	struct error err = { "" };
+	const size_t length = (size_t)64 << 20;
+	char *zeroes = calloc(1, length);
+	struct archive tar = { 0 };
+	ADD(&tar, .name = "zeroes", .type = '0', .text = zeroes, .text_bytes = length);
+	archive_end(&tar);
+	struct archive gz = gzip(tar.bytes, tar.length);
+	write_file(in_root("bomb.tar.gz"), gz.bytes, gz.length);
+	settle();
+	cr_assert_eq(load_at_most(in_root("bomb.tar.gz"), (uint64_t)16 << 20, &err), -EFBIG);
+	cr_assert(strstr(err.text, "bomb.tar.gz: inflates to more than 16 MiB"), "%s", err.text);
+	cr_assert(strstr(err.text, "--max-layer-size"), "%s", err.text);
+	cr_assert_eq(count_files("layers", NULL, 0), 0);
+	cr_assert_eq(load_at_most(in_root("bomb.tar.gz"), tar.length - 1, &err), -EFBIG);
+	cr_assert_eq(load_at_most(in_root("bomb.tar.gz"), tar.length, &err), 0, "%s", err.text);
+	/* In the cache or not, it is the same. */
+	cr_assert_eq(count_files("layers", NULL, 0), 1);
+	cr_assert_eq(unlink(in_root("bomb.tar.gz")), 0);
+	write_file(in_root("bomb.tar.gz"), gz.bytes, gz.length);
+	cr_assert_eq(load_at_most(in_root("bomb.tar.gz"), (uint64_t)16 << 20, &err), -EFBIG);
+	free(zeroes);
+	free(tar.bytes);
+	free(gz.bytes);
+}
+
 /* A file in CACHE/layers of so many bytes that was last used so many days ago. */
 static void aged_file(const struct cache *opened, const char *name, size_t bytes, time_t days)
 {

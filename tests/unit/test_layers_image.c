@@ -506,6 +506,53 @@ Test(image, docker_save)
 	load_refused(in_root("saved.tar"), -EBADMSG, "wrong diffID");
 }
 
+Test(image, compressed_docker_save)
+{
+	static const char *const programs[] = { "gzip -c", "zstd -qc", "xz -0c", "bzip2 -c" };
+	put_saved(false);
+	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
+		struct image_config config;
+		run("%s %s/saved.tar >%s/saved.z", programs[i], root, root);
+		settle();
+		cr_assert_not(load_config(in_root("saved.z"), &config, "saved"));
+		cr_assert_str_eq(config.env[0], "A=s");
+		image_config_free(&config);
+		cr_assert(load_config(in_root("saved.z:app:1"), &config, "saved"), "%s: the tree was made anew", programs[i]);
+		image_config_free(&config);
+		cr_assert_eq(count_files("layers", NULL, 0), i + 1, "the archive, and no layer in it, is inflated");
+	}
+	run("rm -rf %s/layers", cache);
+	load_holds(in_root("saved.z"), "saved");
+	cr_assert_eq(count_files("layers", NULL, 0), 1);
+	put_saved(true);
+	run("gzip -c %s/saved.tar >%s/saved.z", root, root);
+	load_refused(in_root("saved.z"), -EBADMSG, "wrong diffID");
+	run("truncate -s -20 %s/saved.z", root);
+	load_refused(in_root("saved.z"), -ENODATA, "saved.z: the gzip data is truncated");
+}
+
+Test(image, compressed_archive_of_a_layout)
+{
+	put_two_layers();
+	run("tar -C %s/img -czf %s/img.tar.gz .", root, root);
+	settle();
+	for (int round = 0; round < 3; round++) {
+		struct image_config config;
+		cr_assert_eq(load_config(in_root("img.tar.gz"), &config, "high"), round > 0, "round %d", round);
+		cr_assert_str_eq(config.working_dir, "/srv");
+		image_config_free(&config);
+		cr_assert_eq(count_files("layers", NULL, 0), 2, "the archive, and the layer that is compressed in it");
+	}
+	struct tree *tree = load(in_root("img.tar.gz"));
+	assert_text(tree, "kept", "kept");
+	/* What is open stays readable when the cache is emptied, or the archive goes. */
+	run("rm -rf %s %s/img.tar.gz", cache, root);
+	settle();
+	assert_text(tree, "kept", "kept");
+	assert_text(tree, "f", "high");
+	tree_destroy(tree);
+}
+
 Test(image, a_layer_that_looks_like_an_image_is_a_layer)
 {
 	struct archive a = { 0 };

@@ -350,6 +350,14 @@ Test(options, added_files)
 	BAD("--add 'x:/y/../z': the path in the guest must not contain '..'", "--add", "x:/y/../z", "sh");
 }
 
+Test(options, max_layer_size)
+{
+	GOOD("--max-layer-size", "3G", "sh");
+	cr_assert_eq(options.max_layer_bytes, (uint64_t)3 << 30);
+	BAD("--max-layer-size 'lots': give a size such as 20G", "--max-layer-size", "lots", "sh");
+	BAD("--max-layer-size '0': give a size such as 20G", "--max-layer-size", "0", "sh");
+}
+
 Test(options, layers_with_a_comma_in_their_name)
 {
 	GOOD("--layers", "a\\,b,c", "sh");
