@@ -72,21 +72,31 @@ void cache_close(struct cache *cache)
 	*cache = (struct cache){ .fd = -1 };
 }
 
-int cache_lock(const struct cache *cache, uint64_t key)
+static int lock_entry(const struct cache *cache, uint64_t key, int how)
 {
 	const int fd = openat(cache->fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
 	/* A lock of the open file, not of the process: it is this run's own also when several threads work on layers. */
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)(key >> 2), .l_len = 1 };
-	while (fcntl(fd, F_OFD_SETLKW, &lock)) {
+	while (fcntl(fd, how, &lock)) {
 		if (errno == EINTR)
 			continue;
-		const int ret = -errno;
+		const int ret = errno == EACCES ? -EAGAIN : -errno;
 		close(fd);
 		return ret;
 	}
 	return fd;
+}
+
+int cache_lock(const struct cache *cache, uint64_t key)
+{
+	return lock_entry(cache, key, F_OFD_SETLKW);
+}
+
+int cache_try_lock(const struct cache *cache, uint64_t key)
+{
+	return lock_entry(cache, key, F_OFD_SETLK);
 }
 
 int cache_open_file(const struct cache *cache, const char *directory, const char *name)

@@ -73,6 +73,30 @@ void cache_touch(int fd, const struct stat *st);
  */
 void cache_trim(const struct cache *cache, const char *directory, uint64_t limit_bytes);
 
+/* A file of the cache, for whoever looks after it. */
+struct cache_entry {
+	char kind[12];         /* the directory: layers, trees, kernels, images, digests */
+	char name[96];
+	uint64_t bytes;        /* on the disk */
+	int64_t last_use_s;    /* since 1970; a day's use may be noted once */
+	bool in_use;           /* a run reads from it (layers only: the others are read at the start and done with) */
+};
+
+/* All files of the cache, kind by kind, the largest first; the array is for the caller to free. Returns 0 or -errno. */
+int cache_list(const struct cache *cache, struct cache_entry **entries, size_t *count);
+
+/* Removes the file unless a run uses it or is making it. Returns 1, 0 when it is in use, or -errno (-ENOENT: it is gone already). */
+int cache_remove(const struct cache *cache, const struct cache_entry *entry);
+
+/* Says that the opened layer is in use until all descriptors of it are closed. */
+void cache_mark_used(int fd);
+
+/* As cache_lock(), but -EAGAIN instead of waiting. */
+int cache_try_lock(const struct cache *cache, uint64_t key);
+
+/* The key with which layers/NAME is locked. */
+uint64_t layer_lock_key(const uint8_t digest[32]);
+
 /* What tells one state of a file from another without reading it. */
 struct file_identity {
 	uint64_t device, inode, size_bytes;

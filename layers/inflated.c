@@ -42,7 +42,7 @@ struct foot {
 };
 _Static_assert(sizeof(struct foot) == 112, "the foot is written as it is, without padding");
 
-static uint64_t digest_number(const uint8_t digest[DIGEST_BYTES])
+uint64_t layer_lock_key(const uint8_t digest[DIGEST_BYTES])
 {
 	uint64_t number;
 	memcpy(&number, digest, sizeof(number));
@@ -52,7 +52,7 @@ static uint64_t digest_number(const uint8_t digest[DIGEST_BYTES])
 /* Even seconds between 1970 and 1987: no file system rounds them, no clock sets them. */
 static time_t expected_mtime(const uint8_t digest[DIGEST_BYTES])
 {
-	return (time_t)((digest_number(digest) & 0xfffffff) << 1);
+	return (time_t)((layer_lock_key(digest) & 0xfffffff) << 1);
 }
 
 static uint64_t foot_offset(uint64_t payload_bytes)
@@ -132,10 +132,12 @@ static int open_entry(const struct cache *cache, const uint8_t digest[DIGEST_BYT
 	if (fd < 0)
 		return fd;
 	const int ret = read_foot(fd, digest, foot);
-	if (!ret)
-		return fd;
-	close(fd);
-	return ret;
+	if (ret) {
+		close(fd);
+		return ret;
+	}
+	cache_mark_used(fd);
+	return fd;
 }
 
 int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], uint64_t *size_bytes)
@@ -262,7 +264,7 @@ static int add_diff_id(const struct cache *cache, int fd, struct foot *foot, str
 static int find_or_make(const struct cache *cache, const struct entry_source *from, bool with_diff_id,
 			const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
-	const int lock = cache_lock(cache, digest_number(digest));
+	const int lock = cache_lock(cache, layer_lock_key(digest));
 	if (lock < 0)
 		return error_set(err, lock, "cannot lock the cache %s: %s", cache->path, strerror(-lock));
 	int found = open_verified(cache, digest, foot);

@@ -17,6 +17,7 @@ static const struct {
 	subcommand *start;
 } subcommands[] = {
 	{ "disk", cli_disk },
+	{ "cache", cli_cache },
 	{ "doctor", cli_doctor },
 };
 

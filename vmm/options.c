@@ -100,6 +100,7 @@ void options_print_help(void)
 	      "       trvmm [OPTIONS] --layers IMAGE          run the image's own command\n"
 	      "       trvmm disk export|inspect [OPTIONS]     look at the disk that a run would have; see trvmm disk --help\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
+	      "       trvmm cache ls|prune                    what the cache holds; remove what is not used\n"
 	      "\n"
 	      "Options:\n",
 	      stdout);

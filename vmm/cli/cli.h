@@ -16,6 +16,7 @@
 typedef int subcommand(int argc, char **argv);
 
 subcommand cli_disk;
+subcommand cli_cache;
 subcommand cli_doctor;
 
 #endif
