@@ -22,7 +22,7 @@ BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblz
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux nbdkit
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
-BASE_SRCS := base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c directory.c host_entry.c host_files.c source.c progress.c cache_list.c
+BASE_SRCS := base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c directory.c host_entry.c host_files.c source.c progress.c cache_list.c sink.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c digest.c finish.c gzip.c identity.c image.c \
 	image_memory.c image_parts.c image_resolve.c index.c index_check.c inflate.c inflated.c layer_file.c layers.c merge.c path.c \
 	resolve.c stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c trim.c unpack.c window.c xz.c zstd.c)

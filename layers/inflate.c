@@ -4,9 +4,7 @@
  * A file may consist of several members, and zeroes may pad its end (as on tapes); anything else behind a member is an error, since
  * it means that the file is not what its maker made.
  */
-#define OPENSSL_SUPPRESS_DEPRECATED /* as in digest.c */
 #include <errno.h>
-#include <openssl/sha.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,25 +14,23 @@
 #include "layers/codec_internal.h"
 #include "layers/layers.h"
 #include "layers/progress_internal.h"
+#include "layers/sink_internal.h"
 
 #define CHUNK_BYTES ((size_t)INFLATED_CHUNK_BYTES)
 #define START_READ_MAX ((uint64_t)2 << 20) /* more than a block of bzip2 */
 
 struct inflation {
 	const struct file_range *from;
-	int to;
-	const char *to_name;
 	const struct codec *codec;
 	const struct inflate_limits *limits;
-	void *state; /* owned: the codec's */
+	void *state;           /* owned: the codec's */
 	struct codec_buffers io;
-	uint8_t *in, *out; /* owned, CHUNK_BYTES each */
-	uint64_t read_bytes;
-	struct inflated_sums *sums;
-	SHA256_CTX sha256;
-	bool open; /* inside a member */
-	bool padding; /* zeroes were seen behind a member */
-	bool at_end; /* the compressed file's */
+	uint8_t *in;           /* owned, CHUNK_BYTES */
+	struct sink *sink;     /* borrowed; io.out lies in its buffer */
+	uint64_t read_bytes, written_bytes;
+	bool open;             /* inside a member */
+	bool padding;          /* zeroes were seen behind a member */
+	bool at_end;           /* the compressed file's */
 };
 
 const struct codec *codec_find(const uint8_t head[8])
@@ -77,30 +73,17 @@ int inflate_too_large(uint64_t max_bytes, struct error *err)
 			 (unsigned long long)(max_bytes >> 20));
 }
 
+/* Hands on what is in the buffer and takes the next one. -EPIPE: the sink has failed, and says how. */
 static int drain(struct inflation *inflation, struct error *err)
 {
 	const size_t length = CHUNK_BYTES - inflation->io.out_bytes;
-	if (length > inflation->limits->max_bytes - inflation->sums->size_bytes)
+	if (length > inflation->limits->max_bytes - inflation->written_bytes)
 		return inflate_too_large(inflation->limits->max_bytes, err);
-	for (size_t done = 0; done < length;) {
-		const ssize_t n = write(inflation->to, inflation->out + done, length - done);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
-			return error_set(err, -errno,
-					 "no space left in the cache %s after %llu MB: make room or set XDG_CACHE_HOME",
-					 inflation->to_name, (unsigned long long)((inflation->sums->size_bytes + done) >> 20));
-		if (n < 0)
-			return error_set(err, -errno, "cannot write to the cache %s: %s", inflation->to_name, strerror(errno));
-		done += (size_t)n;
-	}
-	inflation->sums->checksum = cache_checksum(inflation->sums->checksum, inflation->out, length);
-	inflation->sums->size_bytes += length;
-	if (inflation->sums->with_diff_id)
-		SHA256_Update(&inflation->sha256, inflation->out, length);
-	inflation->io.out = inflation->out;
+	inflation->written_bytes += length;
+	sink_put(inflation->sink, length);
+	inflation->io.out = sink_buffer(inflation->sink);
 	inflation->io.out_bytes = CHUNK_BYTES;
-	return 0;
+	return inflation->io.out ? 0 : -EPIPE;
 }
 
 /* Between members: skips padding, begins the next one. Looks at one byte; the codec judges the rest of the header. */
@@ -179,27 +162,36 @@ static int inflate_all(struct inflation *inflation, struct error *err)
 	return ret || inflation->io.out_bytes == CHUNK_BYTES ? ret : drain(inflation, err);
 }
 
+/* Returns 0 or -errno; -EPIPE as drain(). */
+static int inflate_to_sink(struct inflation *inflation, struct error *err)
+{
+	inflation->in = malloc(CHUNK_BYTES);
+	inflation->state = inflation->in ? inflation->codec->create() : NULL;
+	int ret = inflation->state ? 0 : error_set(err, -ENOMEM, "out of memory");
+	if (!ret) {
+		inflation->io.out = sink_buffer(inflation->sink);
+		inflation->io.out_bytes = CHUNK_BYTES;
+		ret = inflation->io.out ? inflate_all(inflation, err) : -EPIPE;
+		inflation->codec->destroy(inflation->state);
+	}
+	free(inflation->in);
+	return ret;
+}
+
 int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits, int to,
 		 const char *to_name, struct inflated_sums *sums, struct error *err)
 {
 	static const struct inflate_limits defaults = { .max_bytes = LAYERS_MAX_LAYER_BYTES };
-	struct inflated_sums result = { .with_diff_id = sums->with_diff_id };
-	struct inflation inflation = { .from = from, .to = to, .to_name = to_name, .codec = codec, .sums = &result };
-	inflation.limits = limits ? limits : &defaults;
-	inflation.in = malloc(2 * CHUNK_BYTES);
-	inflation.state = inflation.in ? codec->create() : NULL;
-	int ret = inflation.state ? 0 : error_set(err, -ENOMEM, "out of memory");
-	if (!ret) {
-		inflation.out = inflation.in + CHUNK_BYTES;
-		inflation.io.out = inflation.out;
-		inflation.io.out_bytes = CHUNK_BYTES;
-		SHA256_Init(&inflation.sha256);
-		ret = inflate_all(&inflation, err);
-		codec->destroy(inflation.state);
-	}
-	free(inflation.in);
-	if (!ret && result.with_diff_id)
-		SHA256_Final(result.diff_id, &inflation.sha256);
+	struct sink sink;
+	struct inflation inflation = { .from = from, .codec = codec, .limits = limits ? limits : &defaults, .sink = &sink };
+	struct inflated_sums result;
+	struct error sink_err = { "" };
+	if (sink_begin(&sink, to, to_name, sums->with_diff_id))
+		return error_set(err, -ENOMEM, "out of memory");
+	int ret = inflate_to_sink(&inflation, err);
+	const int written = sink_end(&sink, &result, &sink_err);
+	if (written && (!ret || ret == -EPIPE))
+		ret = error_set(err, written, "%s", sink_err.text);
 	if (!ret)
 		*sums = result;
 	return ret;

@@ -18,6 +18,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "base/thread.h"
 #include "layers/cache.h"
 
 #define PAYLOAD_ALIGN 4096u
@@ -188,23 +190,37 @@ struct entry_source {
 	const struct inflate_limits *limits;
 };
 
-/* Inflates to `to` and ends the file. */
-static int write_entry(const struct cache *cache, const struct entry_source *from, bool with_diff_id, int to,
-		       const uint8_t digest[DIGEST_BYTES], struct error *err)
+static int cache_error(const struct cache *cache, int code, const char *what, struct error *err)
 {
-	struct foot foot = { 0 };
-	struct inflated_sums sums = { .with_diff_id = with_diff_id };
-	int ret = inflate_file(from->range, from->codec, from->limits, to, cache->path, &sums, err);
+	return error_set(err, code, "cannot %s the cache %s: %s", what, cache->path, strerror(-code));
+}
+
+static int check_unchanged(const struct file_range *range, struct error *err)
+{
 	struct stat now;
-	if (!ret && !from->range->in_cache && (fstat(from->range->fd, &now) || file_stamp(&now) != file_stamp(from->range->st)))
-		ret = error_set(err, -EBUSY, "was changed while it was read: start again when it is complete");
-	if (ret)
-		return ret;
+	if (range->in_cache || (fstat(range->fd, &now) == 0 && file_stamp(&now) == file_stamp(range->st)))
+		return 0;
+	return error_set(err, -EBUSY, "was changed while it was read: start again when it is complete");
+}
+
+/* Inflates to `to`, and makes sure that the file stayed as it was meanwhile. */
+static int inflate_entry(const struct cache *cache, const struct entry_source *from, int to, struct inflated_sums *sums,
+			 struct error *err)
+{
+	const int ret = inflate_file(from->range, from->codec, from->limits, to, cache->path, sums, err);
+	return ret ? ret : check_unchanged(from->range, err);
+}
+
+/* Ends a file that holds what was inflated. */
+static int end_entry(const struct cache *cache, const struct inflated_sums *sums, int to, const uint8_t digest[DIGEST_BYTES],
+		     struct error *err)
+{
+	struct foot foot = { .payload_bytes = sums->size_bytes, .payload_checksum = sums->checksum };
+	int ret = 0;
 	memcpy(foot.magic, foot_magic, sizeof(foot_magic));
 	memcpy(foot.digest, digest, DIGEST_BYTES);
-	memcpy(foot.diff_id, sums.diff_id, DIGEST_BYTES);
-	foot.payload_bytes = sums.size_bytes;
-	foot.payload_checksum = sums.checksum;
+	if (sums->with_diff_id)
+		memcpy(foot.diff_id, sums->diff_id, DIGEST_BYTES);
 	/* Where boots cannot be told apart, zeroes are the truth only after a sync. */
 	if (!boot_id_read(foot.boot_id)) {
 		memset(foot.boot_id, 0, sizeof(foot.boot_id));
@@ -212,7 +228,7 @@ static int write_entry(const struct cache *cache, const struct entry_source *fro
 	}
 	if (!ret)
 		ret = write_foot(to, &foot);
-	return ret ? error_set(err, ret, "cannot write to the cache %s: %s", cache->path, strerror(-ret)) : 0;
+	return ret ? cache_error(cache, ret, "write to", err) : 0;
 }
 
 /* A fifth of the file system for inflated layers. */
@@ -223,31 +239,38 @@ static void trim(const struct cache *cache)
 		cache_trim(cache, "layers", (uint64_t)fs.f_blocks * fs.f_frsize / 5);
 }
 
+/* Names a complete file, which is gone afterwards in any case; the entry's lock is held. Returns a descriptor of the entry or -errno. */
+static int publish_entry(const struct cache *cache, struct cache_file *file, const uint8_t digest[DIGEST_BYTES], struct foot *foot,
+			 struct error *err)
+{
+	const int written = cache_publish(file);
+	if (written < 0)
+		return cache_error(cache, written, "name a file in", err);
+	/* What the guest's disk reads from later must not be writable. */
+	close(written);
+	const int inflated = open_verified(cache, digest, foot);
+	return inflated >= 0 ? inflated : cache_error(cache, inflated, "open a file in", err);
+}
+
 /* Inflates into the cache; the entry's lock is held. Returns a descriptor of the new file or -errno. */
 static int make_entry(const struct cache *cache, const struct entry_source *from, bool with_diff_id,
 		      const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
 	char name[DIGEST_HEX_BYTES];
 	struct cache_file file;
+	struct inflated_sums sums = { .with_diff_id = with_diff_id };
 	digest_hex(digest, name);
 	trim(cache);
 	int ret = cache_create(cache, "layers", name, &file);
 	if (ret)
-		return error_set(err, ret, "cannot create a file in the cache %s: %s", cache->path, strerror(-ret));
-	ret = write_entry(cache, from, with_diff_id, file.fd, digest, err);
-	if (ret) {
-		cache_drop(&file);
-		return ret;
-	}
-	const int written = cache_publish(&file);
-	if (written < 0)
-		return error_set(err, written, "cannot name a file in the cache %s: %s", cache->path, strerror(-written));
-	/* What the guest's disk reads from later must not be writable. */
-	close(written);
-	const int inflated = open_verified(cache, digest, foot);
-	return inflated >= 0
-		   ? inflated
-		   : error_set(err, inflated, "cannot open layers/%s in the cache %s: %s", name, cache->path, strerror(-inflated));
+		return cache_error(cache, ret, "create a file in", err);
+	ret = inflate_entry(cache, from, file.fd, &sums, err);
+	if (!ret)
+		ret = end_entry(cache, &sums, file.fd, digest, err);
+	if (!ret)
+		return publish_entry(cache, &file, digest, foot, err);
+	cache_drop(&file);
+	return ret;
 }
 
 /* Computes the diffID of an entry that was made when nobody asked for it. */
@@ -266,7 +289,7 @@ static int find_or_make(const struct cache *cache, const struct entry_source *fr
 {
 	const int lock = cache_lock(cache, layer_lock_key(digest));
 	if (lock < 0)
-		return error_set(err, lock, "cannot lock the cache %s: %s", cache->path, strerror(-lock));
+		return cache_error(cache, lock, "lock", err);
 	int found = open_verified(cache, digest, foot);
 	if (found < 0)
 		found = make_entry(cache, from, with_diff_id, digest, foot, err);
@@ -278,38 +301,133 @@ static int find_or_make(const struct cache *cache, const struct entry_source *fr
 	return ret;
 }
 
-int inflated_open(const struct cache *cache, const struct file_range *from, const struct codec *codec,
-		  const struct expected_digests *expected, const struct inflate_limits *limits, int *inflated, uint64_t *size_bytes,
-		  uint8_t digest[DIGEST_BYTES], struct error *err)
+/* ---- a file whose digest nobody knows ---------------------------------------------------------------------------------------- */
+
+/* The digest, computed by a thread of its own. */
+struct hashing {
+	const struct file_range *range;
+	uint8_t digest[DIGEST_BYTES];
+	pthread_t thread;
+	int code;
+	struct error err;
+};
+
+static void *hash(void *arg)
+{
+	struct hashing *hashing = arg;
+	hashing->code = digest_compute(hashing->range, hashing->digest, &hashing->err);
+	return NULL;
+}
+
+/* Names what was inflated when the digest was not known yet, unless the cache has the same from another file. */
+static int publish_unknown(const struct cache *cache, struct cache_file *file, const struct inflated_sums *sums,
+			   const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
+{
+	const int lock = cache_lock(cache, layer_lock_key(digest));
+	if (lock < 0)
+		return cache_error(cache, lock, "lock", err);
+	int found = open_verified(cache, digest, foot);
+	if (found < 0) {
+		digest_hex(digest, file->name);
+		found = end_entry(cache, sums, file->fd, digest, err);
+		if (!found)
+			found = publish_entry(cache, file, digest, foot, err);
+	}
+	close(lock);
+	return found;
+}
+
+/*
+ * Inflates and hashes the file at once, under a lock of the file's own. Returns a descriptor of the entry; -EAGAIN when that is not
+ * possible here or not needed any more, or another -errno with a line.
+ */
+static int make_unknown(const struct cache *cache, const struct entry_source *from, uint8_t digest[DIGEST_BYTES], struct foot *foot,
+			struct error *err)
+{
+	struct hashing hashing = { .range = from->range };
+	struct inflated_sums sums = { .with_diff_id = false };
+	struct cache_file file = { .fd = -1, .directory = -1 };
+	int ret = -EAGAIN;
+	const int lock = cache_lock(cache, file_identity_number(from->range->st) ^ from->range->offset);
+	if (lock < 0)
+		return ret;
+	/* Another run may have been faster. A temporary name would have to be the entry's. */
+	const bool known = range_digest_recall(cache, from->range, digest);
+	if (!known)
+		trim(cache);
+	if (!known && !cache_create(cache, "layers", "unknown", &file) && !file.named &&
+	    !thread_start(&hashing.thread, hash, &hashing)) {
+		ret = inflate_entry(cache, from, file.fd, &sums, err);
+		pthread_join(hashing.thread, NULL);
+		if (!ret && hashing.code)
+			ret = error_set(err, hashing.code, "%s", hashing.err.text);
+		if (!ret) /* once more, for what the other thread has read */
+			ret = check_unchanged(from->range, err);
+		memcpy(digest, hashing.digest, DIGEST_BYTES);
+		if (!ret)
+			ret = publish_unknown(cache, &file, &sums, digest, foot, err);
+		if (ret >= 0)
+			range_digest_remember(cache, from->range, digest);
+	}
+	cache_drop(&file);
+	close(lock);
+	return ret;
+}
+
+/* ---- all together ------------------------------------------------------------------------------------------------------------ */
+
+/* An entry that is there and has all that is asked for. Returns the descriptor or -errno. */
+static int open_ready(const struct cache *cache, bool with_diff_id, const uint8_t digest[DIGEST_BYTES], struct foot *foot)
+{
+	const int found = open_entry(cache, digest, foot);
+	if (found >= 0 && (!is_safe(foot) || (with_diff_id && !digest_is_told(foot->diff_id)))) {
+		close(found);
+		return -EAGAIN;
+	}
+	return found;
+}
+
+static int open_or_make(const struct cache *cache, const struct entry_source *from, const struct expected_digests *expected,
+			uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
 	const bool with_diff_id = digest_is_told(expected->diff_id);
-	bool remembered;
-	struct foot foot;
-	int ret = range_digest_find(cache, from, digest, &remembered, err);
+	bool remembered = range_digest_recall(cache, from->range, digest);
+	/* Of an image nothing is inflated before it is known to be what the image says. */
+	if (!remembered && !digest_is_told(expected->digest) && !with_diff_id) {
+		const int made = make_unknown(cache, from, digest, foot, err);
+		if (made != -EAGAIN)
+			return made;
+	}
+	int ret = range_digest_find(cache, from->range, digest, &remembered, err);
 	if (!ret)
 		ret = digest_compare(expected->digest, digest, "digest", err);
 	if (ret)
 		return ret;
-	int found = open_entry(cache, digest, &foot);
-	if (found >= 0 && (!is_safe(&foot) || (with_diff_id && !digest_is_told(foot.diff_id)))) {
-		close(found);
-		found = -EAGAIN;
-	}
+	int found = open_ready(cache, with_diff_id, digest, foot);
 	if (found < 0)
-		found = find_or_make(cache, &(struct entry_source){ from, codec, limits }, with_diff_id, digest, &foot, err);
+		found = find_or_make(cache, from, with_diff_id, digest, foot, err);
+	if (found >= 0 && !remembered)
+		range_digest_remember(cache, from->range, digest);
+	return found;
+}
+
+int inflated_open(const struct cache *cache, const struct file_range *from, const struct codec *codec,
+		  const struct expected_digests *expected, const struct inflate_limits *limits, int *inflated, uint64_t *size_bytes,
+		  uint8_t digest[DIGEST_BYTES], struct error *err)
+{
+	struct foot foot;
+	const struct entry_source source = { from, codec, limits };
+	const int found = open_or_make(cache, &source, expected, digest, &foot, err);
 	if (found < 0)
 		return found;
 	/* Whether a layer is refused does not depend on what the cache holds. */
-	if (limits && foot.payload_bytes > limits->max_bytes)
-		ret = inflate_too_large(limits->max_bytes, err);
+	int ret = limits && foot.payload_bytes > limits->max_bytes ? inflate_too_large(limits->max_bytes, err) : 0;
 	if (!ret)
 		ret = digest_compare(expected->diff_id, foot.diff_id, "diffID", err);
 	if (ret) {
 		close(found);
 		return ret;
 	}
-	if (!remembered)
-		range_digest_remember(cache, from, digest);
 	*inflated = found;
 	*size_bytes = foot.payload_bytes;
 	return 0;

@@ -501,6 +501,36 @@ Test(cache, full_disk_is_said_and_leaves_nothing)
 	cr_assert_eq(left, 0);
 }
 
+/* Whatever byte of what the cache knows of an entry is damaged: the right bytes come, from it or made anew. */
+static void damage_everywhere(const char *directory, size_t last_bytes)
+{
+	const char *path = write_sample_gz("hello");
+	char file[200];
+	struct stat st;
+	settle();
+	load_holds(path, "hello");
+	cr_assert_eq(count_files(directory, file, sizeof(file)), 1);
+	cr_assert_eq(stat(file, &st), 0);
+	const off_t from = (size_t)st.st_size > last_bytes ? st.st_size - (off_t)last_bytes : 0;
+	for (off_t at = from; at < st.st_size; at++) {
+		char trees[200];
+		if (count_files("trees", trees, sizeof(trees)))
+			cr_assert_eq(unlink(trees), 0);
+		damage(file, at);
+		load_holds(path, "hello");
+	}
+}
+
+Test(cache, every_damaged_byte_of_a_foot_is_noticed)
+{
+	damage_everywhere("layers", 112);
+}
+
+Test(cache, every_damaged_byte_of_a_remembered_digest_is_noticed)
+{
+	damage_everywhere("digests", 1000);
+}
+
 static int load_at_most(const char *path, uint64_t max_bytes, struct error *err)
 {
 	const struct layers_spec spec = { .paths = &path, .path_count = 1, .cache_dir = cache, .max_layer_bytes = max_bytes };
