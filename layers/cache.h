@@ -203,8 +203,8 @@ struct inflate_limits {
  * file or with the cache.
  */
 int inflated_open(const struct cache *cache, const struct file_range *from, const struct codec *codec,
-		  const struct expected_digests *expected, const struct inflate_limits *limits, int *inflated, uint64_t *size_bytes, uint8_t digest[DIGEST_BYTES],
-		  struct error *err);
+		  const struct expected_digests *expected, const struct inflate_limits *limits, int *inflated, uint64_t *size_bytes,
+		  uint8_t digest[DIGEST_BYTES], struct error *err);
 
 /* The same for a known digest and only if it is there. Returns the descriptor or -errno. */
 int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], uint64_t *size_bytes);
@@ -229,7 +229,7 @@ struct inflated_sums {
 int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits, int to,
 		 const char *to_name, struct inflated_sums *sums, struct error *err);
 
-/* The first bytes of what the range inflates to, into memory; fewer when there are no more or the data is corrupt. Returns how many. */
+/* The first bytes of what the range inflates to, into memory; fewer when there are no more or they are corrupt. Returns how many. */
 size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length);
 
 /* The line for a layer that inflates to more than that. Returns -EFBIG. */

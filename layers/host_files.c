@@ -1,10 +1,12 @@
 /* Files of a host directory: a table of what they are, and the few that are open. See host_files_internal.h. */
 #include "layers/host_files_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -99,6 +101,12 @@ static const struct host_file *file_at(const struct host_files *files, size_t nu
 	return (const struct host_file *)(const void *)files->files.data + number;
 }
 
+static const char *name_at(const struct host_files *files, uint32_t offset)
+{
+	assert(files->names.data); /* there is one since host_files_create() */
+	return files->names.data + offset;
+}
+
 static int add_name(struct host_files *files, const char *name, uint32_t *offset)
 {
 	const size_t bytes = strlen(name) + 1;
@@ -148,27 +156,32 @@ uint64_t host_files_bytes(const struct host_files *files)
 	return files->end;
 }
 
+/* Puts a name before what begins at `*at`. Returns false when there is no room. */
+static bool put_before(char *out, size_t *at, const char *name)
+{
+	const size_t length = strlen(name), slash = *at < HOST_PATH_MAX;
+	if (length + slash > *at)
+		return false;
+	*at -= slash;
+	if (slash)
+		out[*at] = '/';
+	*at -= length;
+	memmove(out + *at, name, length);
+	return true;
+}
+
 int host_files_path(const struct host_files *files, uint32_t directory, const char *name, char *out)
 {
 	/* From the end: a directory knows what is above it. */
 	size_t at = HOST_PATH_MAX;
+	bool fits = true;
 	out[at] = '\0';
-	for (const char *part = name;; part = NULL) {
-		if (!part && !directory)
-			break;
-		if (!part) {
-			part = files->names.data + directory_at(files, directory)->name;
-			directory = directory_at(files, directory)->parent;
-		}
-		const size_t length = strlen(part), slash = at < HOST_PATH_MAX;
-		if (length + slash > at)
-			return -ENAMETOOLONG;
-		at -= slash;
-		if (slash)
-			out[at] = '/';
-		at -= length;
-		memcpy(out + at, part, length);
-	}
+	if (name)
+		fits = put_before(out, &at, name);
+	for (; directory && fits; directory = directory_at(files, directory)->parent)
+		fits = put_before(out, &at, name_at(files, directory_at(files, directory)->name));
+	if (!fits)
+		return -ENAMETOOLONG;
 	memmove(out, out + at, HOST_PATH_MAX + 1 - at);
 	return (int)(HOST_PATH_MAX - at);
 }
@@ -229,7 +242,7 @@ int host_files_open_directory(const struct host_files *files, uint32_t directory
 static int open_file(const struct host_files *files, const struct host_file *file)
 {
 	/* Not to wait when a fifo has taken the file's place. */
-	return open_path(files, file->directory, files->names.data + file->name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	return open_path(files, file->directory, name_at(files, file->name), O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 }
 
 /* ---- the files that are open ------------------------------------------------------------------------------------------------- */
@@ -319,7 +332,7 @@ static size_t find_file(const struct host_files *files, uint64_t offset)
 static int file_error(const struct host_files *files, const struct host_file *file, int code, struct error *err)
 {
 	char path[HOST_PATH_MAX + 1], quoted[400];
-	const int length = host_files_path(files, file->directory, files->names.data + file->name, path);
+	const int length = host_files_path(files, file->directory, name_at(files, file->name), path);
 	return error_prefix(err, code, "'%s'", error_quote(quoted, sizeof(quoted), path, length < 0 ? 0 : (size_t)length));
 }
 

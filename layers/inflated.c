@@ -415,7 +415,7 @@ int inflated_open(const struct cache *cache, const struct file_range *from, cons
 		  const struct expected_digests *expected, const struct inflate_limits *limits, int *inflated, uint64_t *size_bytes,
 		  uint8_t digest[DIGEST_BYTES], struct error *err)
 {
-	struct foot foot;
+	struct foot foot = { .payload_bytes = 0 };
 	const struct entry_source source = { from, codec, limits };
 	const int found = open_or_make(cache, &source, expected, digest, &foot, err);
 	if (found < 0)

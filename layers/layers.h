@@ -8,10 +8,10 @@
  *
  * Formats are known by content, not by name: tar (v7, ustar, PAX, GNU); gzip, zstd, xz or bzip2 around it (inflated once into the
  * cache); images, which are several layers and a configuration: an OCI layout (a directory, or a tar of it) and what `docker save`
- * writes, also compressed. A directory of the host that is no layout is a layer, too: what it holds is taken as it is (directory_internal.h). An image in a
- * layout of several is given as PATH:REFERENCE ("images:debian:12"), or else it is the first for linux/amd64;
- * digests and diffIDs are verified. Specifications: OCI image-spec; POSIX pax interchange format; GNU tar manual, "Basic Tar
- * Format".
+ * writes, also compressed. A directory of the host that is no layout is a layer, too: what it holds is taken as it is
+ * (directory_internal.h). An image in a layout of several is given as PATH:REFERENCE ("images:debian:12"), or else it is the first for
+ * linux/amd64; digests and diffIDs are verified. Specifications: OCI image-spec; POSIX pax interchange format; GNU tar manual, "Basic
+ * Tar Format".
  */
 #ifndef TRVMM_LAYERS_LAYERS_H
 #define TRVMM_LAYERS_LAYERS_H

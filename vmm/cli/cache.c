@@ -153,20 +153,20 @@ static bool parse_prune(int argc, char **argv, long *days)
 {
 	*days = DEFAULT_DAYS;
 	for (int i = 1; i < argc; i++) {
-		const char *value = NULL;
+		const char *const word = argv[i], *value = NULL;
 		char *end = NULL;
-		if (strcmp(argv[i], "--all") == 0) {
+		if (strcmp(word, "--all") == 0) {
 			*days = -1;
 			continue;
 		}
-		if (strncmp(argv[i], "--older-than=", 13) == 0)
-			value = argv[i] + 13;
-		else if (strcmp(argv[i], "--older-than") == 0 && i + 1 < argc)
+		if (strncmp(word, "--older-than=", 13) == 0)
+			value = word + 13;
+		else if (strcmp(word, "--older-than") == 0 && i + 1 < argc)
 			value = argv[++i];
 		if (!value) {
 			char quoted[100];
 			message("cache prune takes --all and --older-than DAYS, not '%s'",
-				error_quote(quoted, sizeof(quoted), argv[i], strlen(argv[i])));
+				error_quote(quoted, sizeof(quoted), word, strlen(word)));
 			return false;
 		}
 		errno = 0;
