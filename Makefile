@@ -18,7 +18,7 @@ LDLIBS := -lseccomp -ljansson -lzstd -llzma -lbz2 -llz4 -lz -lcrypto -lpthread
 LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,relro,-z,now -Wl,--gc-sections
 
 # Debian packages: to build, for the guest kernel, for the tests.
-BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static acl
+BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static acl golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux nbdkit
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
