@@ -330,6 +330,78 @@ Test(tar, refuses_a_truncated_header)
 	archive_refused(&a, -ENODATA, "entry 2: truncated at byte 1037");
 }
 
+/* A directory, a long name, attributes, links, contents, a sparse file: 24 blocks or so. */
+static struct archive small_archive(void)
+{
+	struct archive a = { 0 };
+	char name[200];
+	memset(name, 'n', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	ADD(&a, .name = "d/", .type = '5', .mtime = "00000001234");
+	archive_pax(&a, 'x', "path", name, "mtime", "-1.5", "SCHILY.xattr.user.x", "value", NULL);
+	ADD(&a, .name = "short", .type = '0', .text = "contents");
+	ADD(&a, .name = "././@LongLink", .type = 'L', .text = name + 1, .magic = GNU_MAGIC);
+	ADD(&a, .name = "s", .type = '2', .link = "d", .magic = GNU_MAGIC);
+	ADD(&a, .name = "f", .type = '0', .text = "x");
+	ADD(&a, .name = "d/h", .type = '1', .link = "f");
+	archive_pax(&a, 'x', "GNU.sparse.size", "9000", "GNU.sparse.map", "0,2,8998,2", NULL);
+	ADD(&a, .name = "sparse", .type = '0', .text = "abcd");
+	archive_end(&a);
+	return a;
+}
+
+/* One line when it is refused, a tree when not. Returns the number of its entries, 0: refused. */
+static uint32_t entries_of(const uint8_t *bytes, size_t length)
+{
+	char path[64];
+	struct error err = { "" };
+	struct tree_builder *builder = tree_builder_create();
+	const int ret = length ? layers_apply_file(builder, bytes_path(bytes, length, path), NULL, &err) : -EINVAL;
+	if (length)
+		close(atoi(strrchr(path, '/') + 1));
+	if (ret) {
+		cr_assert(!length || (err.text[0] && !strchr(err.text, '\n')), "%s", err.text);
+		tree_builder_destroy(builder);
+		return 0;
+	}
+	struct tree *tree = builder_tree(builder);
+	const uint32_t count = tree->entry_count;
+	tree_destroy(tree);
+	return count;
+}
+
+Test(tar, every_truncation_is_refused_or_ends_between_entries)
+{
+	struct archive a = small_archive();
+	const uint32_t all = entries_of(a.bytes, a.length);
+	uint32_t before = 0;
+	cr_assert_eq(all, 7);
+	for (size_t length = 1; length < a.length; length++) {
+		const uint32_t count = entries_of(a.bytes, length);
+		const bool in_end_marker = length > a.length - 512; /* one block of it is enough */
+		cr_assert(!count || length % 512 == 0 || in_end_marker, "%zu bytes are taken for a whole archive", length);
+		cr_assert(!count || (count >= before && count <= all), "%zu bytes: %u entries", length, count);
+		before = count ? count : before;
+	}
+	cr_assert_eq(before, all);
+	free(a.bytes);
+}
+
+/* A flipped bit of a header makes its sum wrong; in the sum itself, a digit may become none, which ends the number as it does there. */
+Test(tar, every_flipped_bit_of_a_header_is_noticed)
+{
+	struct archive a = small_archive();
+	for (size_t at = 0; at < 512; at++) {
+		for (unsigned bit = 0; bit < 8; bit++) {
+			a.bytes[at] ^= (uint8_t)(1u << bit);
+			const uint32_t count = entries_of(a.bytes, a.length);
+			cr_assert(!count || (count == 7 && at >= 148 && at < 156), "byte %zu, bit %u", at, bit);
+			a.bytes[at] ^= (uint8_t)(1u << bit);
+		}
+	}
+	free(a.bytes);
+}
+
 Test(tar, refuses_a_truncated_extended_header)
 {
 	struct archive a = { 0 };
