@@ -18,22 +18,25 @@ LDLIBS := -lseccomp -ljansson -lzstd -llzma -lbz2 -llz4 -lz -lcrypto -lpthread
 LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,relro,-z,now -Wl,--gc-sections
 
 # Debian packages: to build, for the guest kernel, for the tests.
-BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static acl golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2
-TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux nbdkit
+BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
+TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux nbdkit acl \
+	golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
-BASE_SRCS := base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c directory.c host_entry.c host_files.c source.c progress.c cache_list.c sink.c
-LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c digest.c finish.c gzip.c identity.c image.c \
-	image_memory.c image_parts.c image_resolve.c index.c index_check.c inflate.c inflated.c layer_file.c layers.c merge.c path.c \
-	resolve.c stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tree.c trim.c unpack.c window.c xz.c zstd.c)
-EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c extent.c group.c htree.c inode.c inspect.c kept.c layout.c plan.c ext4_dump.c journal.c crc32c.c xattr_value.c \
-	read.c xattr.c)
+BASE_SRCS := base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c
+LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c cache_list.c digest.c directory.c finish.c \
+	gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c image_resolve.c index.c index_check.c \
+	inflate.c inflated.c layer_file.c layers.c merge.c path.c progress.c resolve.c sink.c source.c stack.c tar.c tar_fields.c \
+	tar_header.c tar_pax.c tar_sparse.c tree.c trim.c unpack.c window.c xz.c zstd.c)
+EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c crc32c.c digest.c dir.c dirhash.c ext4_dump.c \
+	extent.c group.c htree.c inode.c inspect.c journal.c kept.c layout.c plan.c read.c xattr.c xattr_value.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c guest_mem.c host.c ioapic.c kernel_image.c machine.c mptable.c options.c reaper.c run.c root_disk.c extra_disks.c \
-	uart.c unpack.c vcpu.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c timeline.c)
-CLI_SRCS := $(addprefix vmm/cli/, disk.c disk_export.c disk_inspect.c disk_map.c disk_tree.c doctor.c cache.c)
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c extra_disks.c guest_mem.c host.c ioapic.c \
+	kernel_image.c machine.c mptable.c options.c reaper.c root_disk.c run.c session.c session_control.c session_request.c \
+	session_stream.c stdio.c terminal.c timeline.c uart.c unpack.c vcpu.c)
+CLI_SRCS := $(addprefix vmm/cli/, cache.c disk.c disk_export.c disk_inspect.c disk_map.c disk_tree.c doctor.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
 AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c pump.c spawn.c text.c user.c wire.c)
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
