@@ -30,6 +30,7 @@ LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c c
 	tar_header.c tar_pax.c tar_sparse.c tree.c trim.c unpack.c window.c xz.c zstd.c)
 EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c crc32c.c digest.c dir.c dirhash.c ext4_dump.c \
 	extent.c group.c htree.c inode.c inspect.c journal.c kept.c layout.c plan.c read.c xattr.c xattr_value.c)
+EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c inode.c journal.c super.c tree.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
@@ -37,7 +38,7 @@ VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c extra_
 	kernel_image.c machine.c mptable.c options.c reaper.c root_disk.c run.c session.c session_control.c session_request.c \
 	session_stream.c stdio.c terminal.c timeline.c uart.c unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c disk.c disk_export.c disk_inspect.c disk_map.c disk_tree.c doctor.c)
-LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
+LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
 AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c pump.c spawn.c text.c user.c wire.c)
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.

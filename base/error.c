@@ -82,3 +82,21 @@ void message(const char *format, ...)
 	if (write(STDERR_FILENO, line, used) < 0)
 		return;
 }
+
+void complaints_add(struct complaints *complaints, const char *format, ...)
+{
+	if (!complaints || complaints->count++)
+		return;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(complaints->first.text, sizeof(complaints->first.text), format, args);
+	va_end(args);
+}
+
+void complaints_print(const struct complaints *complaints, const char *prefix)
+{
+	if (complaints->count == 1)
+		message("%s: %s", prefix, complaints->first.text);
+	else if (complaints->count)
+		message("%s: %s (and %llu more)", prefix, complaints->first.text, (unsigned long long)complaints->count - 1);
+}

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct error {
 	char text[1024]; /* one line, no trailing newline; empty: no error was set */
@@ -29,6 +30,21 @@ int error_prefix(struct error *err, int code, const char *format, ...) __attribu
  * written to `out` (always terminated; cut with "..." when it does not fit) and returned. `out_size` must be at least 8.
  */
 char *error_quote(char *out, size_t out_size, const char *bytes, size_t length);
+
+/*
+ * What went wrong but did not stop the work: the first case in words, the others as a number. Hostile input can cause any amount of
+ * complaints, and one line on the terminal is enough. All zero: none.
+ */
+struct complaints {
+	struct error first;
+	uint64_t count;
+};
+
+/* Notes one more; only the first one's text (printf format) is kept. NULL: nobody wants to know. */
+void complaints_add(struct complaints *complaints, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* One message behind "PREFIX: ", with the number of others; none when there was no complaint. */
+void complaints_print(const struct complaints *complaints, const char *prefix);
 
 /* Prints "trvmm: TEXT\n" to stderr with one write, so that lines of several threads do not mix. */
 void message(const char *format, ...) __attribute__((format(printf, 1, 2)));

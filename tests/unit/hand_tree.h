@@ -227,6 +227,33 @@ static void hand_xattr(struct hand *h, uint32_t inode, const char *name, const v
 	};
 }
 
+static int hand_order(const struct hand *h, uint32_t a, uint32_t b)
+{
+	const struct tree_entry *x = &h->tree.entries[a], *y = &h->tree.entries[b];
+	const size_t least = x->name_bytes < y->name_bytes ? x->name_bytes : y->name_bytes;
+	const int order = memcmp(h->tree.strings + x->name, h->tree.strings + y->name, least);
+	return order ? order : x->name_bytes - y->name_bytes;
+}
+
+/* Links the names of each directory in the tree's order. Nothing is added afterwards. */
+static void hand_sort(struct hand *h)
+{
+	for (uint32_t i = 0; i < h->tree.inode_count; i++) {
+		if (!S_ISDIR(h->tree.inodes[i].mode))
+			continue;
+		uint32_t sorted = TREE_NONE, next;
+		for (uint32_t e = h->tree.inodes[i].first_child; e != TREE_NONE; e = next) {
+			next = h->tree.entries[e].next_sibling;
+			uint32_t *at = &sorted;
+			while (*at != TREE_NONE && hand_order(h, *at, e) < 0)
+				at = &h->tree.entries[*at].next_sibling;
+			h->tree.entries[e].next_sibling = *at;
+			*at = e;
+		}
+		h->tree.inodes[i].first_child = sorted;
+	}
+}
+
 /* One of everything, in names d, f, s*, and so on. */
 static struct hand *hand_rich(void)
 {
