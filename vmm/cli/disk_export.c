@@ -3,17 +3,15 @@
  * devices get all bytes in order.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "base/iov.h"
-#include "base/new_file.h"
 #include "devices/virtio-blk/disk_ext4.h"
 #include "vmm/cli/disk.h"
+#include "vmm/cli/disk_output.h"
 #include "vmm/root_disk.h"
 
 #define CHUNK_BYTES ((size_t)256 << 10)
@@ -128,67 +126,13 @@ static int copy_disk(struct disk *disk, struct sink *sink, struct error *err)
 	return rc;
 }
 
-/* The image must not take the place of what it is made from. */
-static int check_not_a_source(const struct root_disk *root, const struct options *options, const struct stat *output,
-			      struct error *err)
+static int write_image(void *data, int fd, bool stream, struct error *err)
 {
-	struct stat st;
-	for (uint32_t i = 0; i < root->tree->source_count; i++) {
-		const int fd = root->tree->sources[i].fd;
-		if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == output->st_dev && st.st_ino == output->st_ino)
-			return error_set(err, -EINVAL, "is one of the layers");
-	}
-	if (options->rw_disk && stat(options->rw_disk, &st) == 0 && st.st_dev == output->st_dev && st.st_ino == output->st_ino)
-		return error_set(err, -EINVAL, "is the kept disk itself");
-	return 0;
-}
-
-static int export_to_stream(struct disk *disk, int fd, struct error *err)
-{
-	struct sink sink = { .fd = fd, .sequential = true };
-	if (isatty(fd))
-		return error_set(err, -ENOTTY, "is a terminal; give a file or a pipe");
-	return copy_disk(disk, &sink, err);
-}
-
-static int export_to_file(struct disk *disk, const char *path, bool replaces, struct error *err)
-{
-	struct new_file file;
-	int rc = new_file_create(&file, path, 0666);
-	if (rc)
-		return error_set(err, rc, "%s", strerror(-rc));
-	struct sink sink = { .fd = file.fd };
-	if (ftruncate(file.fd, (off_t)disk->size_bytes) < 0)
-		rc = error_set(err, -errno, "%s", strerror(errno));
-	if (rc == 0)
-		rc = copy_disk(disk, &sink, err);
-	/* What takes the place of a good file has to be one, whatever happens to the machine. */
-	if (rc == 0 && replaces && fdatasync(file.fd) < 0)
-		rc = error_set(err, -errno, "%s", strerror(errno));
-	if (rc == 0 && (rc = new_file_commit(&file, true)))
-		error_set(err, rc, "%s", strerror(-rc));
-	new_file_abandon(&file);
-	return rc;
-}
-
-static int export_to(const char *path, const struct root_disk *root, const struct options *options, struct error *err)
-{
-	struct stat st;
-	if (!strcmp(path, "-"))
-		return export_to_stream(root->disk, STDOUT_FILENO, err);
-	const bool exists = stat(path, &st) == 0;
-	int rc = exists ? check_not_a_source(root, options, &st, err) : 0;
-	if (rc)
-		return rc;
-	if (!exists || S_ISREG(st.st_mode))
-		return export_to_file(root->disk, path, exists, err);
-	const int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOCTTY);
-	if (fd < 0)
+	struct disk *disk = data;
+	struct sink sink = { .fd = fd, .sequential = stream };
+	if (!stream && ftruncate(fd, (off_t)disk->size_bytes) < 0)
 		return error_set(err, -errno, "%s", strerror(errno));
-	rc = export_to_stream(root->disk, fd, err);
-	if (close(fd) < 0 && rc == 0)
-		rc = error_set(err, -errno, "%s", strerror(errno));
-	return rc;
+	return copy_disk(disk, &sink, err);
 }
 
 int disk_export(int argc, char **argv)
@@ -209,7 +153,7 @@ int disk_export(int argc, char **argv)
 		rc = error_set(&err, -EINVAL, "disk export: where to? give -o FILE, or -o - for standard output");
 	} else if (rc == 0) {
 		rc = root_disk_open(&options, ROOT_DISK_LOOK, &root, &err);
-		if (rc == 0 && (rc = export_to(own.output, &root, &options, &err)))
+		if (rc == 0 && (rc = disk_output(own.output, &root, &options, write_image, root.disk, &err)))
 			error_prefix(&err, rc, "image '%s'", error_quote(quoted, sizeof(quoted), own.output, strlen(own.output)));
 		root_disk_close(&root);
 	}
