@@ -11,6 +11,7 @@ static const struct {
 	subcommand *start;
 	const char *summary;
 } subcommands[] = {
+	{ "diff", disk_diff, "write what the guest changed on a kept disk as a layer" },
 	{ "export", disk_export, "write the disk as a raw image" },
 	{ "inspect", disk_inspect, "what is on the disk, and where a path lies" },
 };

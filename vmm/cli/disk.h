@@ -5,6 +5,7 @@
 #include "vmm/cli/cli.h"
 #include "vmm/options.h"
 
+subcommand disk_diff;
 subcommand disk_export;
 subcommand disk_inspect;
 
