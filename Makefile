@@ -23,13 +23,13 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci sko
 	golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
-BASE_SRCS := base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c
+BASE_SRCS := base/crc32c.c base/error.c base/iov.c base/loop.c base/new_file.c base/thread.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c cache_list.c diff.c diff_compare.c digest.c \
 	directory.c finish.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c image_resolve.c \
 	index.c index_check.c inflate.c inflated.c layer_file.c layers.c merge.c path.c progress.c resolve.c sink.c source.c \
 	stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tar_writer.c tar_writer_pax.c tree.c trim.c unpack.c \
 	window.c xz.c zstd.c)
-EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c crc32c.c digest.c dir.c dirhash.c ext4_dump.c \
+EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c ext4_dump.c \
 	extent.c group.c htree.c inode.c inspect.c journal.c kept.c layout.c plan.c read.c xattr.c xattr_value.c)
 EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c inode.c journal.c super.c tree.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)

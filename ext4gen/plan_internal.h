@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "ext4gen/ext4_disk.h"
 #include "ext4gen/ext4gen.h"
@@ -324,11 +325,6 @@ uint32_t value_hash(const struct ext4_plan *plan, uint32_t k);
 /* Its inode but for the times, which are none, and what follows from the number of blocks; block `index` of its contents. */
 void put_value_inode(const struct ext4_plan *plan, uint32_t k, struct ext4_inode *disk);
 void fill_value_block(const struct ext4_plan *plan, uint32_t k, uint32_t index, uint8_t *block);
-
-/* ---- crc32c.c ---------------------------------------------------------------------------------------------------------------- */
-
-/* CRC-32C (Castagnoli), not inverted before or after, as the kernel's crc32c(); `crc` is the value so far. */
-uint32_t crc32c(uint32_t crc, const void *data, size_t length);
 
 /* The seed of checksums over what belongs to an inode: its number and generation (always 0 here) go in first. */
 uint32_t csum_inode_seed(const struct ext4_plan *plan, uint32_t inode);

@@ -1,20 +1,5 @@
-/* The two checksums of the journal. Four bits at a time: a journal is small, and tables of 64 bytes are enough. */
+/* The checksum of journals of the first kind. Four bits at a time: a journal is small, and a table of 64 bytes is enough. */
 #include "ext4read/reader_internal.h"
-
-uint32_t jbd2_crc32c(uint32_t crc, const void *data, size_t length)
-{
-	static const uint32_t table[16] = {
-		0x00000000, 0x105EC76F, 0x20BD8EDE, 0x30E349B1, 0x417B1DBC, 0x5125DAD3, 0x61C69362, 0x7198540D,
-		0x82F63B78, 0x92A8FC17, 0xA24BB5A6, 0xB21572C9, 0xC38D26C4, 0xD3D3E1AB, 0xE330A81A, 0xF36E6F75,
-	};
-	const uint8_t *bytes = data;
-	for (size_t i = 0; i < length; i++) {
-		crc ^= bytes[i];
-		crc = crc >> 4 ^ table[crc & 15];
-		crc = crc >> 4 ^ table[crc & 15];
-	}
-	return crc;
-}
 
 uint32_t jbd2_crc32_be(uint32_t crc, const void *data, size_t length)
 {

@@ -5,6 +5,7 @@
  * a commit block at the end; all of one transaction carry its sequence number. Three passes: find the last transaction that was
  * committed, collect what was revoked, take the blocks. What follows the last commit was not to be.
  */
+#include "base/crc32c.h"
 #include "ext4read/jbd2_disk.h"
 #include "ext4read/reader_internal.h"
 
@@ -72,9 +73,9 @@ static bool checksum_is_right(const struct journal *journal, size_t offset)
 	if (!journal->checksums)
 		return true;
 	memcpy(&stored, journal->block + offset, sizeof(stored));
-	uint32_t crc = jbd2_crc32c(journal->seed, journal->block, offset);
-	crc = jbd2_crc32c(crc, zero, sizeof(zero));
-	crc = jbd2_crc32c(crc, journal->block + offset + sizeof(zero), bytes - offset - sizeof(zero));
+	uint32_t crc = crc32c(journal->seed, journal->block, offset);
+	crc = crc32c(crc, zero, sizeof(zero));
+	crc = crc32c(crc, journal->block + offset + sizeof(zero), bytes - offset - sizeof(zero));
 	return crc == be32_get(stored);
 }
 
@@ -126,7 +127,7 @@ static bool tag_checksum_is_right(const struct journal *journal, const struct ta
 {
 	const be32 number = be32_make(sequence);
 	const uint32_t crc =
-	    jbd2_crc32c(jbd2_crc32c(journal->seed, &number, sizeof(number)), journal->data, journal->reader->block_bytes);
+	    crc32c(crc32c(journal->seed, &number, sizeof(number)), journal->data, journal->reader->block_bytes);
 	return !journal->checksums || tag->checksum == (journal->incompat & JBD2_INCOMPAT_CSUM_V3 ? crc : crc & 0xFFFF);
 }
 
@@ -270,7 +271,7 @@ static int check_super(struct journal *journal, uint64_t inode_blocks)
 	journal->checksums = journal->incompat & (JBD2_INCOMPAT_CSUM_V2 | JBD2_INCOMPAT_CSUM_V3);
 	journal->checksum_v1 =
 	    type == JBD2_TYPE_SUPERBLOCK_V2 && !journal->checksums && (be32_get(super->s_feature_compat) & JBD2_COMPAT_CHECKSUM);
-	journal->seed = jbd2_crc32c(UINT32_MAX, super->s_uuid, sizeof(super->s_uuid));
+	journal->seed = crc32c(UINT32_MAX, super->s_uuid, sizeof(super->s_uuid));
 	journal->first = be32_get(super->s_first);
 	journal->end = be32_get(super->s_maxlen);
 	journal->start = be32_get(super->s_start);

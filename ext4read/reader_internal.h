@@ -78,8 +78,7 @@ int super_read(struct ext4_reader *reader, struct error *err);
 /* Replays the journal into reader->replayed. */
 int journal_replay(struct ext4_reader *reader, struct error *err);
 
-/* CRC-32C, reflected, without inversion at either end, as ext4 and jbd2 use it; and the plain CRC-32, not reflected. */
-uint32_t jbd2_crc32c(uint32_t crc, const void *data, size_t length);
+/* The plain CRC-32, not reflected, as the first kind of checksums uses it. */
 uint32_t jbd2_crc32_be(uint32_t crc, const void *data, size_t length);
 
 /* Copies inode `number` to reader->inode. Returns 0, -EUCLEAN for a number that no inode has, or an error. */

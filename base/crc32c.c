@@ -1,5 +1,5 @@
-/* The checksum of all metadata (feature metadata_csum); see plan_internal.h. */
-#include "ext4gen/plan_internal.h"
+/* CRC-32C; see crc32c.h. */
+#include "base/crc32c.h"
 
 #include <nmmintrin.h>
 #include <string.h>
@@ -37,10 +37,4 @@ static uint32_t crc32c_nibbles(uint32_t crc, const uint8_t *bytes, size_t length
 uint32_t crc32c(uint32_t crc, const void *data, size_t length)
 {
 	return __builtin_cpu_supports("sse4.2") ? crc32c_sse42(crc, data, length) : crc32c_nibbles(crc, data, length);
-}
-
-uint32_t csum_inode_seed(const struct ext4_plan *plan, uint32_t inode)
-{
-	const le32 facts[2] = { le32_make(plan_inode_number(plan, inode)), le32_make(0) };
-	return crc32c(plan->csum_seed, facts, sizeof(facts));
 }
