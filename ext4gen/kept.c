@@ -6,12 +6,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 #include <zlib.h>
 
+#include "base/file_lock.h"
 #include "base/iov.h"
 #include "base/le.h"
 #include "base/new_file.h"
@@ -20,10 +19,6 @@
 #define BLOCK_BYTES 4096u
 #define SECTOR_BYTES 512u
 #define MAP_OFFSET 4096u
-
-/* How long the lock is waited for: a trvmm that was just killed has it until its VM is gone. */
-#define LOCK_ATTEMPTS 20
-#define LOCK_PAUSE_NS 50000000
 
 static const char kept_magic[16] = "trvmm kept disk\n";
 
@@ -259,19 +254,6 @@ int kept_sync(struct kept *kept)
 
 /* ---- opening ----------------------------------------------------------------------------------------------------------------- */
 
-static int lock(int fd, enum cow_access access, struct error *err)
-{
-	for (unsigned attempt = 0;; attempt++) {
-		if (flock(fd, (access == COW_CHANGE ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
-			return 0;
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return error_set(err, -errno, "locking it: %s", strerror(errno));
-		if (attempt == LOCK_ATTEMPTS)
-			return error_set(err, -EBUSY, "is in use by another trvmm");
-		nanosleep(&(struct timespec){ .tv_nsec = LOCK_PAUSE_NS }, NULL);
-	}
-}
-
 /* -ENOENT without a text: it is not there. */
 static int open_file(const char *path, enum cow_access access, struct stat *st, struct error *err)
 {
@@ -285,9 +267,11 @@ static int open_file(const char *path, enum cow_access access, struct stat *st, 
 	const int fd = open(path, (access == COW_CHANGE ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
 	if (fd < 0)
 		return error_set(err, -errno, "%s", strerror(errno));
-	int rc = lock(fd, access, err);
+	int rc = file_lock(fd, access == COW_LOOK);
 	if (rc == 0 && fstat(fd, st) < 0)
-		rc = error_set(err, -errno, "%s", strerror(errno));
+		rc = -errno;
+	if (rc)
+		error_set(err, rc, "%s", rc == -EBUSY ? "is in use by another trvmm" : strerror(-rc));
 	if (rc == 0 && !S_ISREG(st->st_mode))
 		rc = error_set(err, -EINVAL, "is no regular file");
 	if (rc == 0)
@@ -335,7 +319,8 @@ static int make_file(struct kept *kept, const char *path, uint64_t size_bytes, c
 		error_set(err, rc, "reading the layers that it belongs to: %s", strerror(-rc));
 		goto done;
 	}
-	if (flock(file.fd, LOCK_EX | LOCK_NB) < 0 || ftruncate(file.fd, (off_t)(data_offset_of(size_bytes) + size_bytes)) < 0)
+	rc = file_lock(file.fd, false);
+	if (rc == 0 && ftruncate(file.fd, (off_t)(data_offset_of(size_bytes) + size_bytes)) < 0)
 		rc = -errno;
 	if (rc == 0)
 		rc = write_header(file.fd, &header);

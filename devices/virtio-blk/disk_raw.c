@@ -7,20 +7,15 @@
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/file_lock.h"
 #include "base/iov.h"
 
 #define ZERO_BYTES 65536u
 #define ZERO_RANGES 64u
-
-/* A trvmm that was just killed has the lock until its VM is gone. */
-#define LOCK_ATTEMPTS 20
-#define LOCK_PAUSE_NS 50000000
 
 struct disk_raw {
 	struct disk disk; /* first */
@@ -102,20 +97,6 @@ static const struct disk_ops raw_ops = {
 	.destroy = raw_destroy,
 };
 
-static int lock(int fd, bool read_only, struct error *err)
-{
-	for (unsigned attempt = 0;; attempt++) {
-		if (flock(fd, (read_only ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0)
-			return 0;
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return error_set(err, -errno, "locking it: %s", strerror(errno));
-		if (attempt == LOCK_ATTEMPTS)
-			return error_set(err, -EBUSY, "is in use by another program%s",
-					 read_only ? ", which writes to it" : "; with :ro many can read it");
-		nanosleep(&(struct timespec){ .tv_nsec = LOCK_PAUSE_NS }, NULL);
-	}
-}
-
 static int find_size(int fd, uint64_t *size_bytes, struct error *err)
 {
 	struct stat st;
@@ -149,8 +130,11 @@ int disk_raw_open(const char *path, bool read_only, struct disk **result, struct
 			       !read_only && (errno == EACCES || errno == EROFS) ? "; with :ro it is only read" : "");
 	if (rc == 0)
 		rc = find_size(raw->fd, &raw->disk.size_bytes, err);
-	if (rc == 0)
-		rc = lock(raw->fd, read_only, err);
+	if (rc == 0 && (rc = file_lock(raw->fd, read_only)))
+		error_set(err, rc, "%s",
+			  rc != -EBUSY ? strerror(-rc)
+			  : read_only  ? "is in use by another program, which writes to it"
+				       : "is in use by another program; with :ro many can read it");
 	if (rc < 0) {
 		raw_destroy(&raw->disk);
 		return error_prefix(err, rc, "disk '%s'", error_quote(quoted, sizeof(quoted), path, strlen(path)));
