@@ -43,7 +43,7 @@ static struct ext4_options file_system_options(const struct options *options)
 
 int root_disk_open(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err)
 {
-	*root = (struct root_disk){ NULL };
+	*root = (struct root_disk){ .tree = NULL };
 	int result = make_tree(options, root, err);
 	if (result < 0)
 		return result;
@@ -63,5 +63,5 @@ void root_disk_close(struct root_disk *root)
 	ext4_plan_destroy(root->plan);
 	tree_destroy(root->tree);
 	image_config_free(&root->image);
-	*root = (struct root_disk){ NULL };
+	*root = (struct root_disk){ .tree = NULL };
 }
