@@ -139,8 +139,8 @@ int disk_export(int argc, char **argv)
 {
 	struct error err = { "" };
 	struct options options;
-	struct export_options own = { NULL };
-	struct root_disk root = { NULL };
+	struct export_options own = { .output = NULL };
+	struct root_disk root = { .tree = NULL };
 	char quoted[256];
 
 	int rc = options_parse_disk(argc, argv, rows, ROWS, take_option, &own, &options, &err);

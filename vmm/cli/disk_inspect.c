@@ -187,7 +187,7 @@ static int draw_map(const struct view *view, const char *path, struct error *err
 static int inspect(const struct options *options, const struct inspect_options *own, struct error *err)
 {
 	struct root_disk root;
-	struct view view = { NULL };
+	struct view view = { .root = NULL };
 	int rc = root_disk_open(options, ROOT_DISK_LOOK, &root, err);
 	if (rc == 0)
 		rc = view_init(&view, &root, err);
