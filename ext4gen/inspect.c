@@ -14,7 +14,8 @@ unsigned ext4_plan_regions(const struct ext4_plan *plan, struct ext4_region regi
 		{ "block bitmaps", l->block_bitmaps, l->inode_bitmaps },
 		{ "inode bitmaps", l->inode_bitmaps, l->inode_tables },
 		{ "inode tables", l->inode_tables, l->objects },
-		{ "directories, extents, attributes", l->objects, l->contents },
+		{ "directories, extents, attributes", l->objects, l->journal },
+		{ "journal", l->journal, l->contents },
 		{ "file contents", l->contents, l->free },
 		{ "free space", l->free, l->block_count },
 	};

@@ -35,10 +35,13 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 	return result;
 }
 
-/* Part of what a kept disk belongs to: what is changed here makes those that exist useless. */
+/*
+ * Part of what a kept disk belongs to: what is changed here makes those that exist useless. A journal brings one that was not closed back to
+ * a good state; a disk that ends with its VM never needs that.
+ */
 static struct ext4_options file_system_options(const struct options *options)
 {
-	return (struct ext4_options){ .size_bytes = options->disk_bytes, .label = "trvmm" };
+	return (struct ext4_options){ .size_bytes = options->disk_bytes, .label = "trvmm", .journal = options->rw_disk != NULL };
 }
 
 int root_disk_open(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err)
