@@ -473,6 +473,15 @@ ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset)
 	return syscall(SYS_pwritev, fd, iov, count, offset, 0);
 }
 
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t offset)
+{
+	struct iovec iov = { .iov_len = length };
+	memcpy(&iov.iov_base, &bytes, sizeof(bytes)); /* only read */
+	if (fd == world.watched && fd)
+		note((uint64_t)offset, length, &iov, 1);
+	return syscall(SYS_pwrite64, fd, bytes, length, offset);
+}
+
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
 	if (fd == world.watched && fd)
