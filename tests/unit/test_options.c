@@ -557,11 +557,12 @@ static int note_option(void *data, int id, const char *argument, struct error *t
 
 static int parse_disk(char *notes, const char *const *words)
 {
-	static char *argv[16]; /* options refers to it */
+	static char *argv[16], texts[16][32]; /* options refers to them */
 	int argc = 0;
 	memset(argv, 0, sizeof(argv));
-	for (argv[argc++] = strdup("export"); *words; words++)
-		argv[argc++] = strdup(*words);
+	strcpy(argv[argc] = texts[argc], "export");
+	for (argc++; *words; words++, argc++)
+		strcpy(argv[argc] = texts[argc], *words);
 	notes[0] = '\0';
 	err.text[0] = '\0';
 	return options_parse_disk(argc, argv, own_rows, 2, note_option, notes, &options, &err);
