@@ -16,8 +16,8 @@ static const struct {
 	const char *name;
 	subcommand *start;
 } subcommands[] = {
-	{ "disk", cli_disk },
 	{ "cache", cli_cache },
+	{ "disk", cli_disk },
 	{ "doctor", cli_doctor },
 };
 

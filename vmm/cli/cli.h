@@ -15,8 +15,8 @@
  */
 typedef int subcommand(int argc, char **argv);
 
-subcommand cli_disk;
 subcommand cli_cache;
+subcommand cli_disk;
 subcommand cli_doctor;
 
 #endif
