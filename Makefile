@@ -189,7 +189,8 @@ $(BUILD)/bench/layers-tool: $(BUILD)/obj/bench/layers-tool.o $(BUILD)/libtrvmm.a
 	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
 
 bench-layers: $(BUILD)/bench/layers-tool ## measure layers and the generated disk on this machine: build/bench/layers.md
-	$(Q)bench/layers
+	$(Q)scripts/need-packages python3 e2fsprogs
+	$(Q)BUILD=$(BUILD) bench/layers
 
 install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm

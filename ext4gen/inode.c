@@ -245,6 +245,6 @@ void fill_inode_table(const struct ext4_plan *plan, uint32_t index, uint8_t *blo
 
 uint32_t csum_inode_seed(const struct ext4_plan *plan, uint32_t inode)
 {
-	const le32 facts[2] = { le32_make(plan_inode_number(plan, inode)), le32_make(0) };
-	return crc32c(plan->csum_seed, facts, sizeof(facts));
+	const le32 number = le32_make(plan_inode_number(plan, inode)), generation = le32_make(0);
+	return crc32c(crc32c(plan->csum_seed, &number, sizeof(number)), &generation, sizeof(generation));
 }

@@ -31,14 +31,15 @@ struct attribute {
 	const struct tree_xattr *from;
 	const char *name; /* borrowed from the tree; behind the prefix */
 	uint8_t name_bytes, index;
-	bool has_inode;   /* the value has an inode of its own */
+	bool has_inode; /* the value has an inode of its own */
 	uint16_t ordinal; /* among those of the inode */
 	uint32_t value_bytes;
 };
 
 struct split {
 	struct attribute body[BODY_MAX_ENTRIES], block[BLOCK_MAX_ENTRIES];
-	unsigned body_count, block_count, inode_count;
+	uint32_t values[BODY_MAX_ENTRIES + BLOCK_MAX_ENTRIES]; /* attributes of the tree whose values have an inode, by ordinal */
+	unsigned body_count, block_count, value_count;
 };
 
 /* ---- POSIX ACLs -------------------------------------------------------------------------------------------------------------- */
@@ -186,7 +187,7 @@ static int split_with_limit(const struct ext4_plan *plan, const struct tree_inod
 {
 	uint32_t body_left = BODY_BYTES - BODY_HEADER_BYTES - END_BYTES;
 	uint32_t block_left = EXT4_BLOCK_BYTES - (uint32_t)sizeof(struct ext4_xattr_header) - END_BYTES;
-	split->body_count = split->block_count = split->inode_count = 0;
+	split->body_count = split->block_count = split->value_count = 0;
 	for (uint32_t i = 0; i < from->xattr_count; i++) {
 		const struct tree_xattr *x = &plan->tree->xattrs[from->first_xattr + i];
 		struct attribute a;
@@ -204,7 +205,7 @@ static int split_with_limit(const struct ext4_plan *plan, const struct tree_inod
 		/* ACLs have another form on disk; none is so large. */
 		if (stored_bytes(&a) > body_left && (a.value_bytes > most || stored_bytes(&a) > block_left) && !is_acl(&a)) {
 			a.has_inode = true;
-			a.ordinal = (uint16_t)split->inode_count++;
+			a.ordinal = (uint16_t)split->value_count;
 		}
 		const uint32_t bytes = stored_bytes(&a);
 		if (bytes <= body_left) {
@@ -216,6 +217,8 @@ static int split_with_limit(const struct ext4_plan *plan, const struct tree_inod
 		} else {
 			return -E2BIG;
 		}
+		if (a.has_inode)
+			split->values[split->value_count++] = from->first_xattr + i;
 	}
 	return 0;
 }
@@ -226,21 +229,6 @@ static int split_attributes(const struct ext4_plan *plan, uint32_t inode, struct
 	int rc = -E2BIG;
 	for (uint32_t most = EXT4_BLOCK_BYTES; rc == -E2BIG && most >= 16; most /= 4)
 		rc = split_with_limit(plan, &plan->tree->inodes[inode], most, split);
-	return rc;
-}
-
-static int add_values(struct ext4_plan *plan, uint32_t inode, const struct split *split)
-{
-	const struct attribute *by_ordinal[BODY_MAX_ENTRIES + BLOCK_MAX_ENTRIES];
-	for (unsigned i = 0; i < split->body_count; i++)
-		if (split->body[i].has_inode)
-			by_ordinal[split->body[i].ordinal] = &split->body[i];
-	for (unsigned i = 0; i < split->block_count; i++)
-		if (split->block[i].has_inode)
-			by_ordinal[split->block[i].ordinal] = &split->block[i];
-	int rc = 0;
-	for (unsigned i = 0; i < split->inode_count && rc == 0; i++)
-		rc = values_add(plan, inode, (uint32_t)(by_ordinal[i]->from - plan->tree->xattrs));
 	return rc;
 }
 
@@ -258,17 +246,20 @@ int xattr_plan(struct ext4_plan *plan, uint32_t inode, bool *needs_block, struct
 			return error_set(err, -EINVAL, "file system: the tree is damaged: attribute %u", from->first_xattr + i);
 	}
 	struct split split;
-	const int rc = from->xattr_count > MAX_ATTRIBUTES ? -E2BIG : split_attributes(plan, inode, &split);
+	int rc = from->xattr_count > MAX_ATTRIBUTES ? -E2BIG : split_attributes(plan, inode, &split);
 	if (rc == -E2BIG)
-		return error_set(err, rc,
-				 "file system: '%s': more extended attributes than ext4 can hold: 4096 bytes of names, or a value of more "
-				 "than 65536 bytes",
-				 plan_inode_path(tree, inode, path, sizeof(path)));
+		return error_set(
+		    err, rc,
+		    "file system: '%s': more extended attributes than ext4 can hold: 4096 bytes of names, or a value of more "
+		    "than 65536 bytes",
+		    plan_inode_path(tree, inode, path, sizeof(path)));
 	if (rc)
 		return error_set(err, rc, "file system: '%s': an attribute system.posix_acl_* is no valid ACL",
 				 plan_inode_path(tree, inode, path, sizeof(path)));
 	*needs_block = split.block_count != 0;
-	return split.inode_count ? add_values(plan, inode, &split) : 0;
+	for (unsigned i = 0; i < split.value_count && rc == 0; i++)
+		rc = values_add(plan, inode, split.values[i]);
+	return rc;
 }
 
 bool xattr_needs_block(const struct ext4_plan *plan, uint32_t inode)
@@ -317,8 +308,8 @@ static uint32_t put_value(const struct ext4_plan *plan, const struct attribute *
  * zeroed before. With `hash_all` each entry gets its hash, and all of them together go to *hash_all; without, only those that refer
  * to inodes do.
  */
-static void put_attributes(const struct ext4_plan *plan, uint32_t inode, const struct attribute *list, unsigned count, uint8_t *base,
-			   uint8_t *entries, uint8_t *end, uint32_t *hash_all)
+static void put_attributes(const struct ext4_plan *plan, uint32_t inode, const struct attribute *list, unsigned count,
+			   uint8_t *base, uint8_t *entries, uint8_t *end, uint32_t *hash_all)
 {
 	uint32_t all = 0;
 	bool shareable = true;

@@ -2,8 +2,8 @@
  * Fuzzes planning and reading: the input is damage to a tree that has one of everything.
  *
  * Each 6 bytes are one change: which array (1), offset in it (4, little-endian, modulo its size), the new byte. This is what a damaged
- * or forged index file can do to a tree. The bytes left over, 0 to 5, choose the options. Nothing may crash, hang, or reach outside of the tree's arrays; run it with
- * -fsanitize=fuzzer,address,undefined.
+ * or forged index file can do to a tree. The bytes left over, 0 to 5, choose the options. Nothing may crash, hang, or reach outside of
+ * the tree's arrays; run it with -fsanitize=fuzzer,address,undefined.
  */
 #include "ext4gen/ext4gen.h"
 #include "tests/unit/hand_tree.h"
@@ -23,6 +23,12 @@ static struct hand *base_tree(void)
 	}
 	for (uint32_t i = 0; i < h->tree.inode_count; i += 3)
 		hand_xattr(h, i, "user.some-attribute", "012345678901234567890123456789012345678901234567890123456789", i);
+	/* Values in the block, and in inodes of their own. */
+	static char value[6000];
+	const uint32_t f = hand_file(h, 0, "zz", 1);
+	hand_xattr(h, f, "user.block", value, 1000);
+	hand_xattr(h, f, "user.inode", value, sizeof(value));
+	hand_xattr(h, f, "user.inodes", value, sizeof(value) / 2);
 	hand_trim(h);
 	return h;
 }
