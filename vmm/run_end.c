@@ -1,0 +1,81 @@
+/* How a run ends: the command's exit, the guest's death, and what is said about it. See run_internal.h. */
+#include <stdio.h>
+#include <string.h>
+
+#include "vmm/cli/cli.h"
+#include "vmm/reaper.h"
+#include "vmm/run_internal.h"
+#include "vmm/terminal.h"
+#include "vmm/timeline.h"
+
+#define CONSOLE_LINES 24 /* a panic with its call trace */
+
+/* The end of the process is the end of the VM: nothing has to be taken down. Only after the machine was created. */
+void run_finish(struct run *run, int code)
+{
+	terminal_restore();
+	if (run->options->timeline) {
+		timeline_mark("exit");
+		timeline_write(run->options->timeline);
+	}
+	reaper_exit(code, machine_vm_fd(run->machine));
+}
+
+static void print_console(struct run *run)
+{
+	char tail[4096];
+	if (run->options->console || machine_console_tail(run->machine, CONSOLE_LINES, tail, sizeof(tail)) == 0)
+		return;
+	for (char *line = strtok(tail, "\n"); line; line = strtok(NULL, "\n"))
+		message("  console: %s", line);
+}
+
+/* The agent's own last word, if that is on the console: it knows better than we do. Returns NULL when there is none. */
+static char *agent_complaint(struct run *run)
+{
+	static char tail[4096];
+	machine_console_tail(run->machine, CONSOLE_LINES, tail, sizeof(tail));
+	char *at = strstr(tail, "trvmm-agent: ");
+	if (at)
+		at[strcspn(at, "\n")] = '\0';
+	return at;
+}
+
+void run_guest_died(struct run *run, const char *what)
+{
+	terminal_restore();
+	const char *complaint = run->ready ? NULL : agent_complaint(run);
+	const char *missing = run->ready || complaint ? NULL : kernel_image_missing_driver(&run->kernel);
+	if (complaint) {
+		message("%s", complaint);
+	} else if (missing) {
+		message("the guest did not start: the kernel lacks %s; build it in (=y, not =m)", missing);
+	} else {
+		message("%s: %s", run->ready ? "the guest ended before the command did" : "the guest did not start", what);
+		print_console(run);
+	}
+	run_finish(run, EXIT_TRVMM);
+}
+
+/* A command that has exited may still have output on its way to us: the session ends when that is delivered, too. */
+void run_machine_ended(void *data, enum machine_end end, const char *detail)
+{
+	struct run *run = data;
+	(void)end;
+	snprintf(run->death, sizeof(run->death), "%s", detail);
+	session_guest_gone(run->session, run->death);
+}
+
+void run_session_ended(void *data, const struct session_result *result)
+{
+	struct run *run = data;
+	timeline_mark("command ended");
+	terminal_restore();
+	if (run->timed_out)
+		run_finish(run, EXIT_TIMEOUT);
+	if (run->death[0] && result->exit_code == EXIT_TRVMM && result->err.text[0])
+		run_guest_died(run, run->death);
+	if (result->err.text[0])
+		message("%s", result->err.text);
+	run_finish(run, result->exit_code);
+}
