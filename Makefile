@@ -36,8 +36,9 @@ VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c extra_disks.c guest_mem.c host.c ioapic.c kernel_image.c \
-	machine.c mptable.c options.c reaper.c root_disk.c run.c run_end.c run_events.c session.c session_control.c session_request.c \
-	session_stream.c stdio.c terminal.c timeline.c uart.c unpack.c vcpu.c)
+	machine.c mptable.c options.c output_log.c output_log_reader.c reaper.c registry.c registry_root.c registry_state.c root_disk.c \
+	run.c run_end.c run_events.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c timeline.c uart.c \
+	unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c disk_tree.c \
 	doctor.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
