@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/thread.h"
@@ -379,6 +380,18 @@ int machine_start(struct machine *machine, struct error *err)
 			return error_set(err, result, "starting a vCPU: %s", strerror(-result));
 	}
 	return 0;
+}
+
+uint64_t machine_cpu_ns(const struct machine *machine)
+{
+	uint64_t sum = 0;
+	for (unsigned i = 0; i < machine->config.cpus; i++) {
+		struct timespec used;
+		clockid_t clock;
+		if (pthread_getcpuclockid(machine->vcpus[i].thread, &clock) == 0 && clock_gettime(clock, &used) == 0)
+			sum += (uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec;
+	}
+	return sum;
 }
 
 int machine_vm_fd(const struct machine *machine)

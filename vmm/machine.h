@@ -62,6 +62,9 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
  */
 int machine_start(struct machine *machine, struct error *err);
 
+/* Processor time that the vCPUs' threads have used. After machine_start(). */
+uint64_t machine_cpu_ns(const struct machine *machine);
+
 /* The descriptor of the VM, -1 before it is there; for whoever ends the process. */
 int machine_vm_fd(const struct machine *machine);
 

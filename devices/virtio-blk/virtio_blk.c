@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ids.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/iov.h"
@@ -39,6 +40,8 @@ struct virtio_blk {
 	struct virtio_blk_config config;
 	struct virtq_chain chain;               /* the request being served */
 	struct iovec payload[VIRTQ_MAX_SIZE];   /* its data, without header and status */
+	/* Written by the loop's thread, read by any. */
+	_Atomic uint64_t reads, read_bytes, writes, written_bytes;
 };
 
 /* True when [sector, sector + count) lies on the disk. */
@@ -46,6 +49,12 @@ static bool range_valid(const struct virtio_blk *blk, uint64_t sector, uint64_t 
 {
 	const uint64_t capacity = blk->disk->size_bytes / DISK_SECTOR_BYTES;
 	return sector <= capacity && count <= capacity - sector;
+}
+
+/* There is one writer, so no locked instruction is needed. */
+static void count(_Atomic uint64_t *counter, uint64_t more)
+{
+	atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more, memory_order_relaxed);
 }
 
 static uint8_t status_of(int result)
@@ -64,13 +73,15 @@ static uint8_t blk_transfer(struct virtio_blk *blk, uint64_t sector, uint32_t le
 	if (length == 0)
 		return VIRTIO_BLK_S_OK;
 	const uint64_t offset = sector * DISK_SECTOR_BYTES;
+	count(write ? &blk->writes : &blk->reads, 1);
+	count(write ? &blk->written_bytes : &blk->read_bytes, length);
 	if (write) {
-		const unsigned count = iov_slice(virtq_readable(chain), chain->readable_count, sizeof(struct blk_request_header), length,
+		const unsigned parts = iov_slice(virtq_readable(chain), chain->readable_count, sizeof(struct blk_request_header), length,
 						 blk->payload);
-		return status_of(blk->disk->ops->writev(blk->disk, offset, blk->payload, count));
+		return status_of(blk->disk->ops->writev(blk->disk, offset, blk->payload, parts));
 	}
-	const unsigned count = iov_slice(virtq_writable(chain), chain->writable_count, 0, length, blk->payload);
-	return status_of(blk->disk->ops->readv(blk->disk, offset, blk->payload, count));
+	const unsigned parts = iov_slice(virtq_writable(chain), chain->writable_count, 0, length, blk->payload);
+	return status_of(blk->disk->ops->readv(blk->disk, offset, blk->payload, parts));
 }
 
 static uint8_t blk_get_id(struct virtio_blk *blk, uint32_t room, uint32_t *written)
@@ -227,6 +238,16 @@ int virtio_blk_create(struct loop *loop, const struct guest_mem *mem, struct dis
 void virtio_blk_destroy(struct virtio_blk *blk)
 {
 	free(blk);
+}
+
+void virtio_blk_get_stats(const struct virtio_blk *blk, struct virtio_blk_stats *stats)
+{
+	*stats = (struct virtio_blk_stats){
+		.reads = atomic_load_explicit(&blk->reads, memory_order_relaxed),
+		.read_bytes = atomic_load_explicit(&blk->read_bytes, memory_order_relaxed),
+		.writes = atomic_load_explicit(&blk->writes, memory_order_relaxed),
+		.written_bytes = atomic_load_explicit(&blk->written_bytes, memory_order_relaxed),
+	};
 }
 
 struct virtio_device *virtio_blk_device(struct virtio_blk *blk)

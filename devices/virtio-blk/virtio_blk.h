@@ -21,6 +21,15 @@ int virtio_blk_create(struct loop *loop, const struct guest_mem *mem, struct dis
 /* Frees the device, not the disk. NULL is allowed. */
 void virtio_blk_destroy(struct virtio_blk *blk);
 
+/* What was done since the device was made. */
+struct virtio_blk_stats {
+	uint64_t reads, read_bytes;
+	uint64_t writes, written_bytes;
+};
+
+/* From any thread; the figures are not of one instant. */
+void virtio_blk_get_stats(const struct virtio_blk *blk, struct virtio_blk_stats *stats);
+
 /* The device for the transport; owned by `blk`. */
 struct virtio_device *virtio_blk_device(struct virtio_blk *blk);
 

@@ -148,6 +148,7 @@ uint32_t stream_read(struct vsock_conn *conn, const struct virtq_chain *chain)
 
 	if (n > 0) {
 		conn->tx_cnt += (uint32_t)n;
+		conn->vsock->to_guest_bytes += (uint32_t)n;
 		packet_sent(conn);
 		/* Less than asked for: drained. If not, the loop tells again. */
 		if ((uint32_t)n < limit && !always_ready) {
@@ -244,6 +245,7 @@ int stream_receive(struct vsock_conn *conn, const struct virtq_chain *chain, uin
 	if (length > conn->buf_alloc - (conn->rx_cnt - conn->fwd_cnt))
 		return -EPROTO;
 	conn->rx_cnt += length;
+	conn->vsock->from_guest_bytes += length;
 	if (conn->write_over || conn->out.source.fd < 0) {
 		stream_taken(conn, length);
 		return 0;

@@ -352,6 +352,15 @@ void virtio_vsock_destroy(struct virtio_vsock *vsock)
 	free(vsock);
 }
 
+void virtio_vsock_get_stats(const struct virtio_vsock *vsock, struct virtio_vsock_stats *stats)
+{
+	*stats = (struct virtio_vsock_stats){
+		.connections = vsock->conn_count,
+		.to_guest_bytes = vsock->to_guest_bytes,
+		.from_guest_bytes = vsock->from_guest_bytes,
+	};
+}
+
 struct virtio_device *virtio_vsock_device(struct virtio_vsock *vsock)
 {
 	return &vsock->dev;

@@ -65,6 +65,13 @@ int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t
  */
 void virtio_vsock_destroy(struct virtio_vsock *vsock);
 
+struct virtio_vsock_stats {
+	unsigned connections;                    /* now */
+	uint64_t to_guest_bytes, from_guest_bytes; /* payload since the device was made */
+};
+
+void virtio_vsock_get_stats(const struct virtio_vsock *vsock, struct virtio_vsock_stats *stats);
+
 /* The device for the transport; owned by `vsock`. */
 struct virtio_device *virtio_vsock_device(struct virtio_vsock *vsock);
 

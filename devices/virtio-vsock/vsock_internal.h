@@ -166,6 +166,7 @@ struct virtio_vsock {
 	struct vsock_link buckets[VSOCK_BUCKETS];
 	uint64_t hash_key;
 	unsigned conn_count;
+	uint64_t to_guest_bytes, from_guest_bytes; /* payload, of all connections */
 	struct vsock_link all;
 	struct vsock_link ready;      /* have something for the rx queue, in the order of their turns */
 	struct vsock_link connecting; /* REQUEST not answered, oldest first */

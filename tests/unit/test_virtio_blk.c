@@ -200,6 +200,21 @@ Test(blk, write_changes_the_sectors_and_no_others)
 	cr_assert(!memcmp(before, disk.bytes, sizeof(before)));
 }
 
+Test(blk, transfers_are_counted_and_refused_ones_are_not)
+{
+	struct virtio_blk_stats stats;
+	request(VIRTIO_BLK_T_IN, 3, 1024, false);
+	request(VIRTIO_BLK_T_IN, 0, 512, false);
+	request(VIRTIO_BLK_T_OUT, 0, 512, true);
+	request(VIRTIO_BLK_T_IN, SECTORS, 512, false);
+	request(VIRTIO_BLK_T_FLUSH, 0, 0, false);
+	virtio_blk_get_stats(blk, &stats);
+	cr_expect_eq(stats.reads, 2);
+	cr_expect_eq(stats.read_bytes, 1536);
+	cr_expect_eq(stats.writes, 1);
+	cr_expect_eq(stats.written_bytes, 512);
+}
+
 Test(blk, whole_disk_and_last_sector)
 {
 	request(VIRTIO_BLK_T_IN, 0, DISK_BYTES, false);
