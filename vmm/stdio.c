@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -92,24 +91,25 @@ static int relay_start(struct relay *r)
 	return -result;
 }
 
-static int open_relay(int fd, bool reading, struct stdio_end *end)
+static int start_relay(int fd, bool reading, struct stdio_end *end)
 {
 	struct stdio_end made = { -1, -1 };
-	int pair[2], done[2] = { -1, -1 };
+	int ends[2], done[2] = { -1, -1 };
 	struct relay *r = malloc(sizeof(*r));
 	if (!r)
 		return -ENOMEM;
 	*r = (struct relay){ -1, -1, -1, -1 };
 	int result = 0;
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+	/* Not a socket pair: each end of a pipe has flags of its own, whoever else gets it. */
+	if (pipe2(ends, O_CLOEXEC) < 0) {
 		result = -errno;
 		goto fail;
 	}
-	made.fd = pair[0];
+	made.fd = ends[reading ? 0 : 1];
 	if (reading)
-		r->to = r->watched = pair[1];
+		r->to = r->watched = ends[1];
 	else
-		r->from = pair[1];
+		r->from = ends[0];
 	if (fcntl(made.fd, F_SETFL, O_NONBLOCK) < 0) {
 		result = -errno;
 		goto fail;
@@ -179,9 +179,19 @@ static int open_end(int fd, bool reading, struct stdio_end *end)
 		made = reopen(fd, reading ? O_RDONLY : O_WRONLY);
 	}
 	if (made < 0)
-		return open_relay(fd, reading, end);
+		return start_relay(fd, reading, end);
 	*end = (struct stdio_end){ made, -1 };
 	return 0;
+}
+
+int stdio_relay_read(int fd, struct stdio_end *end)
+{
+	return start_relay(fd, true, end);
+}
+
+int stdio_relay_write(int fd, struct stdio_end *end)
+{
+	return start_relay(fd, false, end);
 }
 
 int stdio_open_read(int fd, struct stdio_end *end)

@@ -6,7 +6,7 @@
  *
  *   regular file, block device, /dev/null and its like     used as it is (a duplicate: it shares the position, as it should)
  *   pipe, FIFO, terminal                                   opened again through /proc/self/fd: a description of our own, O_NONBLOCK
- *   socket, or anything that could not be opened again     a thread that reads or writes it, joined by a socket pair
+ *   socket, or anything that could not be opened again     a thread that reads or writes it, joined by a pipe
  *
  * The threads do read, write, poll, close and then end; they block all signals. They are started before the process is confined.
  * The process must ignore SIGPIPE.
@@ -25,5 +25,9 @@ struct stdio_end {
 /* Makes an end to read from or write to `fd` (borrowed). Returns 0 or -errno; `end` is untouched then. */
 int stdio_open_read(int fd, struct stdio_end *end);
 int stdio_open_write(int fd, struct stdio_end *end);
+
+/* As these, but always with a pipe and a thread: for an end that goes to another process, which must not touch what `fd` is. */
+int stdio_relay_read(int fd, struct stdio_end *end);
+int stdio_relay_write(int fd, struct stdio_end *end);
 
 #endif
