@@ -6,9 +6,13 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+
+#include "vmm/terminal.h"
 
 #define STACK_BYTES 16384
 
@@ -20,12 +24,25 @@ static long bare_syscall(long number, long first, long second, long third)
 	return result;
 }
 
+/* We were killed with the terminal raw. When it is another process group's by now, a shell has it and sets modes of its own. */
+static void restore_terminal(void)
+{
+	const struct terminal_will *will = terminal_will();
+	int group;
+	if (!will->raw)
+		return;
+	const bool known = bare_syscall(SYS_ioctl, will->fd, TIOCGPGRP, (long)&group) == 0;
+	if (!known || group == bare_syscall(SYS_getpgid, 0, 0, 0))
+		bare_syscall(SYS_ioctl, will->fd, TCSETS, (long)will->modes);
+}
+
 /* A pidfd is readable when all threads of the process have ended. (A parent death signal comes when its main thread does, too early.) */
 static int wait_for_the_end(void *pidfd)
 {
 	struct pollfd end = { .fd = (int)(long)pidfd, .events = POLLIN };
 	while (bare_syscall(SYS_poll, (long)&end, 1, -1) == -EINTR)
 		;
+	restore_terminal();
 	bare_syscall(SYS_exit_group, 0, 0, 0);
 	return 0;
 }

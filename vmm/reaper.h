@@ -3,6 +3,8 @@
  * that owns one stays with its parent that long after it exited. So a second process shares our memory and descriptors, sleeps, and ends
  * after us: the last to hold the VM, it pays for the teardown, while whoever waits for trvmm goes on.
  *
+ * It also gives the terminal its modes back when we were killed before we could (vmm/terminal.h).
+ *
  * It runs no code but that, holds nothing that we do not hold, ends when we do, however we do, and is gone a moment later.
  */
 #ifndef TRVMM_VMM_REAPER_H

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pty.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -11,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "vmm/reaper.h"
 #include "vmm/terminal.h"
 
 TestSuite(terminal, .timeout = 30);
@@ -129,6 +131,112 @@ Test(terminal, raw_again_after_a_stop)
 	cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
 	close(master);
 	close(slave);
+}
+
+static bool becomes_raw(int fd, bool raw)
+{
+	for (unsigned i = 0; i < 500 && is_raw(fd) != raw; i++)
+		usleep(10000);
+	return is_raw(fd) == raw;
+}
+
+static volatile sig_atomic_t window_changes;
+
+static void on_window(int number)
+{
+	(void)number;
+	window_changes++;
+}
+
+/* What runs in the foreground below the shell. Exits with 10 and the number of window changes at the first byte of its stdin. */
+static void foreground(int slave, bool with_reaper)
+{
+	char c;
+	while (tcgetpgrp(slave) != getpgrp())
+		usleep(1000);
+	signal(SIGWINCH, on_window);
+	if (terminal_set_raw(slave) < 0)
+		_exit(50);
+	if (with_reaper)
+		reaper_start();
+	while (read(slave, &c, 1) != 1)
+		;
+	terminal_restore();
+	_exit(10 + window_changes);
+}
+
+/* Plays a shell that has job control; returns 0 or the line of what went wrong. */
+static int play_shell(int slave, int master, bool kill_it)
+{
+	int status;
+	signal(SIGTTOU, SIG_IGN);
+	setsid();
+	if (ioctl(slave, TIOCSCTTY, 0) < 0)
+		return __LINE__;
+	const pid_t pid = fork();
+	if (pid == 0) {
+		setpgid(0, 0);
+		signal(SIGTTOU, SIG_DFL);
+		foreground(slave, kill_it);
+	}
+	setpgid(pid, pid);
+	if (tcsetpgrp(slave, pid) < 0 || !becomes_raw(slave, true))
+		return __LINE__;
+	if (kill_it) {
+		usleep(100000); /* the reaper may not be there yet */
+		kill(pid, SIGKILL);
+		return waitpid(pid, &status, 0) == pid && becomes_raw(slave, false) ? 0 : __LINE__;
+	}
+	kill(pid, SIGTSTP);
+	if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status) || is_raw(slave))
+		return __LINE__;
+	/* In the background it leaves the modes alone. */
+	tcsetpgrp(slave, getpgrp());
+	kill(pid, SIGCONT);
+	usleep(100000);
+	if (is_raw(slave))
+		return __LINE__;
+	tcsetpgrp(slave, pid);
+	kill(pid, SIGCONT);
+	if (!becomes_raw(slave, true))
+		return __LINE__;
+	/* A second time, as the handler has to be set again. */
+	kill(pid, SIGTSTP);
+	if (waitpid(pid, &status, WUNTRACED) != pid || !WIFSTOPPED(status) || is_raw(slave))
+		return __LINE__;
+	kill(pid, SIGCONT);
+	if (!becomes_raw(slave, true) || write(master, "x", 1) != 1)
+		return __LINE__;
+	if (waitpid(pid, &status, 0) != pid || !WIFEXITED(status) || WEXITSTATUS(status) < 12 || is_raw(slave))
+		return __LINE__;
+	return 0;
+}
+
+static void expect_shell(bool kill_it)
+{
+	int master, slave, status;
+	cr_assert_eq(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	const pid_t pid = fork();
+	if (pid == 0) {
+		const int line = play_shell(slave, master, kill_it);
+		if (line)
+			fprintf(stderr, "play_shell failed at line %d\n", line);
+		_exit(line != 0);
+	}
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_expect_eq(status, 0, "status 0x%x", (unsigned)status);
+	close(master);
+	close(slave);
+}
+
+Test(terminal, a_stop_restores_and_going_on_makes_raw)
+{
+	expect_shell(false);
+}
+
+Test(terminal, a_kill_restores)
+{
+	expect_shell(true);
 }
 
 Test(terminal, handlers_of_others_stay)
