@@ -35,12 +35,12 @@ EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c ino
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c extra_disks.c guest_mem.c host.c ioapic.c kernel_image.c \
-	machine.c mptable.c options.c output_log.c output_log_reader.c reaper.c registry.c registry_root.c registry_state.c root_disk.c \
-	run.c run_end.c run_events.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c timeline.c uart.c \
-	unpack.c vcpu.c)
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c extra_disks.c guest_mem.c host.c ioapic.c \
+	kernel_image.c machine.c mptable.c options.c output_log.c output_log_reader.c reaper.c registry.c registry_root.c registry_state.c \
+	remote_client.c remote_exec.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c session.c session_control.c \
+	session_request.c session_stream.c stdio.c terminal.c timeline.c uart.c unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c disk_tree.c \
-	doctor.c)
+	doctor.c exec.c kill.c logs.c machines.c ps.c rm.c stats.c wait.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
 AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c pump.c spawn.c text.c user.c wire.c)
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
@@ -125,7 +125,7 @@ $(BUILD)/tests/agent: $(TEST_AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h |
 	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(TEST_AGENT_SANITIZE),-fsanitize=$(TEST_AGENT_SANITIZE)) -D_GNU_SOURCE -I. \
 		-o $@ $(TEST_AGENT_SRCS)
 
-SESSION_TESTS := $(addprefix $(BUILD)/tests/, test_session test_session_hostile test_agent)
+SESSION_TESTS := $(addprefix $(BUILD)/tests/, test_session test_session_hostile test_agent test_remote)
 $(SESSION_TESTS): $(BUILD)/obj/tests/unit/fake_vsock.o $(BUILD)/obj/tests/unit/session_harness.o | $(BUILD)/tests/agent
 $(BUILD)/tests/test_agent: $(addprefix $(BUILD)/obj/, guest/agent/user.o guest/agent/text.o tests/unit/agent_platform.o)
 

@@ -19,6 +19,13 @@ static const struct {
 	{ "cache", cli_cache },
 	{ "disk", cli_disk },
 	{ "doctor", cli_doctor },
+	{ "exec", cli_exec },
+	{ "kill", cli_kill },
+	{ "logs", cli_logs },
+	{ "ps", cli_ps },
+	{ "rm", cli_rm },
+	{ "stats", cli_stats },
+	{ "wait", cli_wait },
 };
 
 /* Puts /dev/null where the caller closed a standard stream, or the first files that we open would take its place. */

@@ -11,6 +11,7 @@
 
 #include "vmm/host.h"
 #include "vmm/layout.h"
+#include "vmm/registry.h"
 
 #define DEFAULT_MEMORY_BYTES (256ull << 20)
 #define LEAST_MEMORY_BYTES (32ull << 20)
@@ -38,8 +39,11 @@ enum option_id {
 	OPT_ENTRYPOINT,
 	OPT_RW_DISK,
 	OPT_DISK,
+	OPT_NAME,
+	OPT_RM,
 	OPT_VERSION,
 	OPT_HELP = 'h',
+	OPT_DETACH = 'd',
 	OPT_ENV = 'e',
 	OPT_WORKDIR = 'w',
 	OPT_USER = 'u',
@@ -65,6 +69,9 @@ static const struct option_row table[] = {
 	{ OPT_HOSTNAME, "hostname", "NAME", "host name of the guest (default: trvmm)" },
 	{ OPT_INTERACTIVE, "interactive", NULL, "pass stdin to the command; always done, accepted for docker's sake" },
 	{ OPT_TERMINAL, "tty", NULL, "give the command a terminal" },
+	{ OPT_NAME, "name", "NAME", "a name, for trvmm exec, kill, stats and others" },
+	{ OPT_DETACH, "detach", NULL, "print the name when the command has started, and go on without the caller" },
+	{ OPT_RM, "rm", NULL, "with -d: keep neither exit status nor logs when it has ended" },
 	{ OPT_TIMEOUT, "timeout", "SECONDS", "end the command after this time: TERM, then KILL; exit 124" },
 	{ OPT_BOOT_TIMEOUT, "boot-timeout", "SECONDS", "how long the guest may take to start (default: 60)" },
 	{ OPT_CONSOLE, "console", NULL, "show the guest kernel's console on stderr" },
@@ -99,6 +106,8 @@ void options_print_help(void)
 	fputs("Usage: trvmm [OPTIONS] [--] COMMAND [ARG...]   run COMMAND in a new microVM\n"
 	      "       trvmm [OPTIONS] --layers IMAGE          run the image's own command\n"
 	      "       trvmm disk export|inspect [OPTIONS]     look at the disk that a run would have; see trvmm disk --help\n"
+	      "       trvmm exec [-i] [-t] NAME COMMAND...    run another command in the machine NAME\n"
+	      "       trvmm ps|logs|stats|wait|kill|rm        list machines; see and end them\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
 	      "       trvmm cache ls|prune                    what the cache holds; remove what is not used\n"
 	      "\n"
@@ -338,6 +347,15 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 	case OPT_TERMINAL:
 		options->terminal = true;
 		return 0;
+	case OPT_NAME:
+		options->name = argument;
+		return registry_check_name(argument, err) < 0 ? error_prefix(err, -EINVAL, "--name") : 0;
+	case OPT_DETACH:
+		options->detach = true;
+		return 0;
+	case OPT_RM:
+		options->remove = true;
+		return 0;
 	case OPT_TIMEOUT:
 		return parse_count("timeout", argument, 1, 1000000, &options->timeout_s, err);
 	case OPT_BOOT_TIMEOUT:
@@ -441,6 +459,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 	options->command = (const char *const *)argv + optind;
 	if (result < 0 || options->help || options->version)
 		return result;
+	if (options->detach && options->terminal)
+		return error_set(err, -EINVAL, "--detach with --tty: nobody would be at that terminal; give one of them, and use trvmm exec -it");
 	/* Layers may be an image, whose configuration says what to run. */
 	if (!options->command[0] && (options->layer_count || options->entrypoint))
 		return 0;

@@ -28,10 +28,12 @@ struct options {
 	size_t disk_count;
 	unsigned cpus;
 	const char *workdir, *user, *hostname, *append, *timeline, *entrypoint;
+	const char *name;        /* NULL: none, or with `detach` one that is made up */
 	unsigned timeout_s;      /* 0: none */
 	unsigned boot_timeout_s;
 	enum boot_choice boot;
 	bool terminal, console, no_kvm_check;
+	bool detach, remove;
 	bool path_given; /* PATH in env is not the default */
 	bool help, version;
 	const char *const *command; /* NULL-terminated, the tail of argv */

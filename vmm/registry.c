@@ -157,6 +157,11 @@ void registry_entry_close(struct registry_entry *entry)
 	close_fd(&entry->state_fd);
 }
 
+bool registry_is_running(const struct registry_entry *entry)
+{
+	return registry_state_is_locked(entry->state_fd);
+}
+
 static int not_found(const char *name, struct error *err)
 {
 	return error_set(err, -ENOENT, "there is no machine '%s'; trvmm ps -a lists them", name);

@@ -90,6 +90,9 @@ struct registry_entry {
 int registry_find(const char *name, struct registry_entry *entry, struct error *err);
 void registry_entry_close(struct registry_entry *entry);
 
+/* Whether it runs now. */
+bool registry_is_running(const struct registry_entry *entry);
+
 /* All machines, by name; removes what killed ones left. No DIR: none. Returns 0 or -errno with one line. */
 int registry_list(struct registry_entry **entries, size_t *count, struct error *err);
 void registry_list_free(struct registry_entry *entries, size_t count);

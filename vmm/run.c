@@ -11,10 +11,12 @@
 
 #include "base/thread.h"
 #include "guest/agent/protocol.h"
+#include "vmm/cli/cli.h"
 #include "vmm/command.h"
 #include "vmm/host.h"
 #include "vmm/reaper.h"
 #include "vmm/run_internal.h"
+#include "vmm/run_named.h"
 #include "vmm/terminal.h"
 #include "vmm/timeline.h"
 
@@ -43,6 +45,11 @@ static void on_ready(void *data)
 	timeline_mark("agent ready");
 	loop_remove(run->loop, &run->boot_timer);
 	close(run->boot_timer.fd);
+}
+
+static void on_started(void *data)
+{
+	run_named_started(data);
 }
 
 static int open_kernel(struct run *run, struct error *err)
@@ -98,13 +105,16 @@ static int make_session(struct run *run, struct error *err)
 		.user = command.user,
 		.terminal = options->terminal,
 		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks),
+		.started = on_started,
 		.stdin_fd = STDIN_FILENO,
 		.stdout_fd = STDOUT_FILENO,
 		.stderr_fd = STDERR_FILENO,
 	};
 	run_window_size(&spec.rows, &spec.columns);
+	run_named_streams(run, &spec);
 	result = session_create(run->loop, run->vsock, &spec, on_ready, run_session_ended, run, &run->session, err);
-	command_destroy(&command);
+	if (!run_named_keep_command(run, &command))
+		command_destroy(&command);
 	/* The session has its own way to our stdin: whoever writes there is to notice when the command closes it. */
 	const int null = result < 0 || options->terminal ? -1 : open("/dev/null", O_RDONLY | O_CLOEXEC);
 	if (null >= 0) {
@@ -197,9 +207,13 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	/* Before there are threads, which inherit the blocked signals. */
 	int result = run_watch_signals(run, err);
 	if (result == 0)
+		result = run_named_claim(run, err);
+	if (result == 0)
 		result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
 	if (result == 0)
 		result = prepare_vm_and_guest(run, err);
+	if (result == 0)
+		result = run_named_serve(run, err);
 	if (result == 0)
 		result = run_add_timer(run, &run->boot_timer, options->boot_timeout_s, run_boot_timed_out, err);
 	if (result == 0 && options->timeout_s)
@@ -207,15 +221,12 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	return result;
 }
 
-int run(const struct options *options, struct error *err)
+/* All up to the end of the process. Returns only when it could not be started. */
+static int start(struct run *run, struct error *err)
 {
-	struct run *run = &the_run;
+	const struct options *options = run->options;
 	pthread_t thread;
 
-	timeline_mark("options parsed");
-	*run = (struct run){ .options = options, .kernel = { .fd = -1 } };
-	if (options->terminal && !isatty(STDIN_FILENO))
-		return error_set(err, -ENOTTY, "--tty: stdin is no terminal");
 	int result = open_kernel(run, err);
 	if (result < 0)
 		return result;
@@ -247,4 +258,20 @@ int run(const struct options *options, struct error *err)
 		result = loop_run(run->loop);
 	terminal_restore();
 	return result < 0 ? error_set(err, result, "%s", strerror(-result)) : 0;
+}
+
+int run(const struct options *options, struct error *err)
+{
+	struct run *run = &the_run;
+
+	timeline_mark("options parsed");
+	*run = (struct run){ .options = options, .kernel = { .fd = -1 } };
+	if (options->terminal && !isatty(STDIN_FILENO))
+		return error_set(err, -ENOTTY, "--tty: stdin is no terminal");
+	int result = run_named_begin(run, err);
+	if (result == 0)
+		result = start(run, err);
+	if (result < 0)
+		run_named_end(run, EXIT_TRVMM, err->text);
+	return result;
 }

@@ -1,10 +1,12 @@
 /* How a run ends: the command's exit, the guest's death, and what is said about it. See run_internal.h. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "vmm/cli/cli.h"
 #include "vmm/reaper.h"
 #include "vmm/run_internal.h"
+#include "vmm/run_named.h"
 #include "vmm/terminal.h"
 #include "vmm/timeline.h"
 
@@ -18,7 +20,20 @@ void run_finish(struct run *run, int code)
 		timeline_mark("exit");
 		timeline_write(run->options->timeline);
 	}
+	run_named_end(run, code, run->said);
 	reaper_exit(code, machine_vm_fd(run->machine));
+}
+
+static void say(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A message that is also remembered: others may ask how the machine ended. */
+static void say(struct run *run, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	vsnprintf(run->said, sizeof(run->said), format, args);
+	va_end(args);
+	message("%s", run->said);
 }
 
 static void print_console(struct run *run)
@@ -47,11 +62,11 @@ void run_guest_died(struct run *run, const char *what)
 	const char *complaint = run->ready ? NULL : agent_complaint(run);
 	const char *missing = run->ready || complaint ? NULL : kernel_image_missing_driver(&run->kernel);
 	if (complaint) {
-		message("%s", complaint);
+		say(run, "%s", complaint);
 	} else if (missing) {
-		message("the guest did not start: the kernel lacks %s; build it in (=y, not =m)", missing);
+		say(run, "the guest did not start: the kernel lacks %s; build it in (=y, not =m)", missing);
 	} else {
-		message("%s: %s", run->ready ? "the guest ended before the command did" : "the guest did not start", what);
+		say(run, "%s: %s", run->ready ? "the guest ended before the command did" : "the guest did not start", what);
 		print_console(run);
 	}
 	run_finish(run, EXIT_TRVMM);
@@ -76,6 +91,6 @@ void run_session_ended(void *data, const struct session_result *result)
 	if (run->death[0] && result->exit_code == EXIT_TRVMM && result->err.text[0])
 		run_guest_died(run, run->death);
 	if (result->err.text[0])
-		message("%s", result->err.text);
+		say(run, "%s", result->err.text);
 	run_finish(run, result->exit_code);
 }

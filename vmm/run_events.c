@@ -12,6 +12,7 @@
 #include "base/container.h"
 #include "vmm/cli/cli.h"
 #include "vmm/run_internal.h"
+#include "vmm/run_named.h"
 #include "vmm/terminal.h"
 
 #define KILL_AFTER_S 5 /* what --timeout leaves the command between TERM and the end */
@@ -76,6 +77,8 @@ static void on_signal(struct loop_source *source, uint32_t events)
 		session_resize(run->session, rows, columns);
 		return;
 	}
+	if (run_named_is_waited_for(run))
+		run_finish(run, 128 + signal);
 	/* The first one asks the command, the second one ends the VM, whatever the guest does. */
 	if ((signal == SIGINT || signal == SIGTERM) && ++run->interrupts > 1)
 		run_finish(run, 128 + signal);

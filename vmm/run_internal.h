@@ -25,10 +25,12 @@ struct run {
 	struct extra_disks extra_disks;
 	struct virtio_vsock *vsock;
 	struct session *session;
+	struct named *named; /* NULL: it has no name (run_named.h) */
 	struct loop_source signals;
 	struct loop_source boot_timer, timeout_timer;
 	unsigned interrupts; /* SIGINT and SIGTERM so far */
 	bool ready, timed_out;
+	char said[512];  /* our own last words */
 	char death[256]; /* how the guest ended by itself; empty: it runs */
 };
 

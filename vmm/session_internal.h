@@ -114,6 +114,7 @@ struct session {
 	struct loop_source timer; /* while output is delivered */
 	unsigned quiet_ticks;
 	struct session_result result;
+	void (*started)(void *data);
 	session_ended ended;
 	void *data;
 };

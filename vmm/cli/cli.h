@@ -6,7 +6,7 @@
 #define TRVMM_VMM_CLI_CLI_H
 
 /* Exit codes of trvmm's own, those of docker; all others are the command's. */
-#define EXIT_TRVMM 125   /* trvmm failed, with one line on stderr that says why */
+#define EXIT_TRVMM 125 /* trvmm failed, with one line on stderr that says why */
 #define EXIT_TIMEOUT 124 /* --timeout ended the command */
 
 /*
@@ -18,5 +18,12 @@ typedef int subcommand(int argc, char **argv);
 subcommand cli_cache;
 subcommand cli_disk;
 subcommand cli_doctor;
+subcommand cli_exec;
+subcommand cli_kill;
+subcommand cli_logs;
+subcommand cli_ps;
+subcommand cli_rm;
+subcommand cli_stats;
+subcommand cli_wait;
 
 #endif

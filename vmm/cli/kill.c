@@ -1,0 +1,73 @@
+/* `trvmm kill [-s SIGNAL] NAME...`: a signal for the machine's command; KILL ends the machine at once. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm/cli/cli.h"
+#include "vmm/cli/machines.h"
+#include "vmm/remote_client.h"
+
+#define ANSWER_S 2
+
+/* Without the machine's help: it may be stopped. Who listened at its socket is its process, as long as its state is locked. */
+static void kill_process(const struct registry_entry *entry, int fd)
+{
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.pid <= 0)
+		return;
+	/* A pidfd stays with the process that has the number now: when the lock is held afterwards, that is the machine's. */
+	const int pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+	if (pidfd < 0)
+		return;
+	if (registry_is_running(entry))
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+	close(pidfd);
+}
+
+static int kill_one(const char *name, void *data, struct error *err)
+{
+	const int number = *(const int *)data;
+	const struct remote_signal body = { le32_make((uint32_t)number) };
+	struct registry_entry entry;
+	struct remote_answer answer;
+
+	const int fd = remote_open(name, &entry, err);
+	if (fd < 0)
+		return fd;
+	int result = remote_ask(fd, REMOTE_KILL, &body, sizeof(body), REMOTE_DONE, ANSWER_S, &answer, err);
+	if (number == SIGKILL) {
+		if (result == -ETIMEDOUT)
+			kill_process(&entry, fd);
+		/* When this returns it is gone, and its name can be removed or taken. */
+		if (result == 0 || result == -ETIMEDOUT || result == -ECONNRESET)
+			result = registry_wait(&entry, err);
+	}
+	if (result < 0)
+		error_prefix(err, result, "'%s'", name);
+	close(fd);
+	registry_entry_close(&entry);
+	return result;
+}
+
+int cli_kill(int argc, char **argv)
+{
+	static const struct cli_option options[] = { { 's', "signal", true } };
+	struct error err = { "" };
+	const char *value;
+	int number = SIGKILL, id;
+	optind = 0;
+	while ((id = cli_next_option(argc, argv, options, 1, false, &value)) != -1) {
+		if (id == 0)
+			return EXIT_TRVMM;
+		number = remote_parse_signal(value, &err);
+		if (number < 0)
+			return cli_fail("kill", &err);
+	}
+	if (optind == argc)
+		return cli_usage("kill [-s SIGNAL] NAME...");
+	return cli_each_machine("kill", argv + optind, kill_one, &number);
+}

@@ -1,0 +1,33 @@
+/* What the server's files share: remote_server.c (clients and frames), remote_exec.c (what EXEC asks for). */
+#ifndef TRVMM_VMM_REMOTE_SERVER_INTERNAL_H
+#define TRVMM_VMM_REMOTE_SERVER_INTERNAL_H
+
+#include "vmm/remote_server.h"
+
+struct remote_client {
+	struct remote_server *server; /* borrowed */
+	struct remote_client *next; /* younger ones come first */
+	struct loop_source source; /* the connection: owned */
+	uint8_t header[sizeof(struct remote_header)];
+	size_t header_used;
+	uint8_t *body; /* owned; grows as it comes */
+	size_t body_size, body_used;
+	int fds[REMOTE_DESCRIPTORS_MAX]; /* owned; came with the frame that is being read */
+	unsigned fd_count;
+	struct session *session; /* owned: the command of EXEC; NULL: none */
+	bool has_run; /* EXEC was asked for */
+};
+
+struct remote_server {
+	struct loop *loop;
+	struct remote_server_config config;
+	struct loop_source listener;
+	int spare_fd; /* given up to take, and turn away, a client when there are no descriptors left */
+	struct remote_client *clients; /* owned */
+	unsigned client_count;
+};
+
+/* Starts what the frame in `client` asks for. Returns 0, or -errno with one line for the client. */
+int remote_exec_start(struct remote_client *client, session_ended ended, struct error *err);
+
+#endif
