@@ -2,6 +2,7 @@
 #include "vmm/run_named.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,14 +111,15 @@ static void on_kill(void *data, int number)
 
 static uint64_t resident_bytes(void)
 {
-	unsigned long long pages = 0;
-	FILE *file = fopen("/proc/self/statm", "re");
-	if (!file)
+	char text[128] = "";
+	const int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
 		return 0;
-	if (fscanf(file, "%*u %llu", &pages) != 1)
-		pages = 0;
-	fclose(file);
-	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	const ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	/* The second number. */
+	const char *space = n > 0 ? strchr(text, ' ') : NULL;
+	return space ? strtoull(space, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
 static void on_figures(void *data, struct remote_figures *figures)
