@@ -131,6 +131,17 @@ static void schedule_late(void)
 	syscall(SYS_sched_setscheduler, 0L, (long)(SCHED_BATCH | SCHED_RESET_ON_FORK), &parameters);
 }
 
+/* The kernel tidies its memory twice a second, whatever happens: for machines that live long, and idle ones are not to wake their host. */
+static void let_memory_be(void)
+{
+	const int fd = open("/proc/sys/vm/compaction_proactiveness", O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return; /* a kernel that does not do it */
+	if (write(fd, "0", 1) < 0)
+		complain("write to ", "/proc/sys/vm/compaction_proactiveness", errno);
+	close(fd);
+}
+
 void platform_boot(void)
 {
 	const struct rlimit files = { 524288, 524288 };
@@ -138,6 +149,7 @@ void platform_boot(void)
 	schedule_late();
 	mount_all();
 	loopback_up();
+	let_memory_be();
 	setrlimit(RLIMIT_NOFILE, &files);
 	/* Without a console these are free, and the command's descriptors must not be ours. */
 	if (fcntl(STDERR_FILENO, F_GETFD) < 0) {

@@ -50,12 +50,12 @@ check "exec: a signal reaches the command" [ "$? $(tail -n 1 "$work/out")" = "4 
 timeout 60 "$trvmm" exec box sleep 12345 &
 timer=$!
 sleep 1
-on exec box pgrep -f 'sleep 12345'
+on exec box sh -c 'grep -l "1234[5]" /proc/[0-9]*/cmdline'
 kill -KILL "$(pgrep -P $timer)" && wait $timer 2>/dev/null
 sleep 1
-check "exec: a command runs beside the others" [ $status = 0 ]
-on exec box pgrep -f 'sleep 12345'
-check "... and ends when its client is killed" [ $status = 1 ]
+check "exec: a command runs beside the others" [ -s "$work/out" ]
+on exec box sh -c 'grep -l "1234[5]" /proc/[0-9]*/cmdline'
+check "... and ends when its client is killed" [ ! -s "$work/out" ]
 on exec -t -i box true
 check "exec -it without a terminal: 125" [ $status = 125 ]
 script -qec "stty rows 33 cols 101; '$trvmm' exec -it box sh -c 'stty size; echo \$TERM; exit 5'" /dev/null </dev/null >"$work/out" 2>&1
