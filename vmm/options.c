@@ -460,7 +460,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 	if (result < 0 || options->help || options->version)
 		return result;
 	if (options->detach && options->terminal)
-		return error_set(err, -EINVAL, "--detach with --tty: nobody would be at that terminal; give one of them, and use trvmm exec -it");
+		return error_set(err, -EINVAL,
+				 "--detach with --tty: nobody would be at that terminal; give one of them, and use trvmm exec -it");
 	/* Layers may be an image, whose configuration says what to run. */
 	if (!options->command[0] && (options->layer_count || options->entrypoint))
 		return 0;

@@ -106,7 +106,7 @@ static long count_lines(struct output_log_reader *reader, uint8_t *bytes)
 
 int output_log_open(struct output_log_reader *reader, int folder_fd, long lines)
 {
-	uint8_t bytes[OUTPUT_LOG_RECORD_MAX];
+	uint8_t bytes[OUTPUT_LOG_RECORD_MAX] = { 0 };
 	*reader = (struct output_log_reader){ .folder_fd = folder_fd, .fd = -1 };
 	int result = open_oldest(reader);
 	if (result < 0 || lines < 0 || reader->fd < 0)

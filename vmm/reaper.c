@@ -28,7 +28,7 @@ static long bare_syscall(long number, long first, long second, long third)
 static void restore_terminal(void)
 {
 	const struct terminal_will *will = terminal_will();
-	int group;
+	int group = 0;
 	if (!will->raw)
 		return;
 	const bool known = bare_syscall(SYS_ioctl, will->fd, TIOCGPGRP, (long)&group) == 0;

@@ -233,7 +233,7 @@ int registry_list(struct registry_entry **entries, size_t *count, struct error *
 	int result = listing ? 0 : -errno;
 	if (!listing && listing_fd >= 0)
 		close(listing_fd);
-	for (const struct dirent *item; result == 0 && (item = readdir(listing));)
+	for (const struct dirent *item; result == 0 && listing && (item = readdir(listing));)
 		result = list_one(root_fd, item->d_name, entries, count);
 	if (listing)
 		closedir(listing);

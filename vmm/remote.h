@@ -1,6 +1,6 @@
 /*
- * What other trvmm processes (exec, kill, stats) say to the process of a named machine, over the Unix socket NAME/control of vmm/registry.h.
- * This header is all they share.
+ * What other trvmm processes (exec, kill, stats) say to the process of a named machine, over the Unix socket NAME/control of
+ * vmm/registry.h. This header is all they share.
  *
  * A connection carries frames in both directions, little-endian:
  *
@@ -17,9 +17,9 @@
  *                                 <----    FIGURES {...}
  *                                 <----    REFUSED {text}, and the end, in place of any answer
  *
- * The bytes of a command's streams do not travel here: EXEC brings the descriptors that they go to and come from (SCM_RIGHTS, with the first
- * byte of the frame). A client never sends its terminal: who reads a terminal from outside its session takes the keys that the shell should
- * get while the client is stopped. It sends pipes, which it fills and empties itself, so that a stopped client stops the command's
+ * The bytes of a command's streams do not travel here: EXEC brings the descriptors that they go to and come from (SCM_RIGHTS, with the
+ * first byte of the frame). A client never sends its terminal: who reads a terminal from outside its session takes the keys that the shell
+ * should get while the client is stopped. It sends pipes, which it fills and empties itself, so that a stopped client stops the command's
  * streams, and no more.
  *
  * The end of the connection is the end of its command: a client that is killed leaves nothing behind. The machine answers its own user

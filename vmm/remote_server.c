@@ -57,18 +57,17 @@ static void client_destroy(struct remote_client *client)
 /* Returns false when the client does not take it: then there is no use in keeping it. */
 static bool answer(struct remote_client *client, enum remote_type type, const void *body, size_t length, const char *text)
 {
-	uint8_t frame[sizeof(struct remote_header) + REMOTE_ANSWER_MAX];
 	size_t text_length = strlen(text);
 	if (text_length > REMOTE_ANSWER_MAX - length)
 		text_length = REMOTE_ANSWER_MAX - length;
-	const struct remote_header header = { le32_make(REMOTE_MAGIC), le32_make(REMOTE_VERSION), le32_make(type),
-					      le32_make((uint32_t)(length + text_length)) };
-	memcpy(frame, &header, sizeof(header));
-	if (length)
-		memcpy(frame + sizeof(header), body, length);
-	memcpy(frame + sizeof(header) + length, text, text_length);
-	const size_t total = sizeof(header) + length + text_length;
-	return send(client->source.fd, frame, total, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)total;
+	struct remote_header header = { le32_make(REMOTE_MAGIC), le32_make(REMOTE_VERSION), le32_make(type),
+					le32_make((uint32_t)(length + text_length)) };
+	struct iovec iov[3] = { { &header, sizeof(header) },
+				{ (void *)(uintptr_t)body, length },
+				{ (void *)(uintptr_t)text, text_length } };
+	const struct msghdr message = { .msg_iov = iov, .msg_iovlen = 3 };
+	return sendmsg(client->source.fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) ==
+	       (ssize_t)(sizeof(header) + length + text_length);
 }
 
 static void refuse(struct remote_client *client, const char *why)
@@ -223,6 +222,7 @@ static uint8_t *room(struct remote_client *client, uint32_t length, size_t *byte
 		return client->header + client->header_used;
 	}
 	if (client->body_used == client->body_size) {
+		assert(length > client->body_used);
 		/* Memory is for bytes that came, not for those that were announced. */
 		size_t size = client->body_size ? 2 * client->body_size : BODY_FIRST_BYTES;
 		uint8_t *grown = realloc(client->body, size < length ? size : length);
@@ -409,8 +409,10 @@ void remote_server_destroy(struct remote_server *server)
 {
 	if (!server)
 		return;
-	while (server->clients)
-		client_destroy(server->clients);
+	for (struct remote_client *client = server->clients, *next; client; client = next) {
+		next = client->next;
+		client_destroy(client);
+	}
 	loop_remove(server->loop, &server->listener);
 	close(server->spare_fd);
 	free(server);

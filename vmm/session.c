@@ -264,7 +264,12 @@ static int session_open(struct guest *guest, uint32_t number, const struct sessi
 	struct session *session = calloc(1, sizeof(*session));
 	if (!session)
 		return error_set(err, -ENOMEM, "out of memory");
-	*session = (struct session){ .guest = guest, .number = number, .terminal = spec->terminal, .started = spec->started, .ended = ended, .data = data,
+	*session = (struct session){ .guest = guest,
+				     .number = number,
+				     .terminal = spec->terminal,
+				     .started = spec->started,
+				     .ended = ended,
+				     .data = data,
 				     .timer = { .fd = -1, .events = EPOLLIN, .ready = session_tick } };
 	guest->sessions[number] = session;
 	int result = session_request_build(&request, number, spec, err);

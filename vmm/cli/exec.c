@@ -44,19 +44,16 @@ struct exec {
 
 static int add_env(struct exec *exec, const char *argument)
 {
-	char *copy = NULL;
-	const char *value = strchr(argument, '=') ? NULL : getenv(argument);
-	if (!strchr(argument, '=') && !value)
+	const char *value = strchr(argument, '=') ? "" : getenv(argument);
+	if (!value)
 		return 0; /* as docker does: what the caller does not have is not set */
-	if (value ? asprintf(&copy, "%s=%s", argument, value) < 0 : !(copy = strdup(argument)))
-		return -ENOMEM;
 	char **grown = reallocarray(exec->env, exec->env_count + 1, sizeof(*grown));
-	if (!grown) {
-		free(copy);
+	if (!grown)
 		return -ENOMEM;
-	}
-	grown[exec->env_count++] = copy;
 	exec->env = grown;
+	if (asprintf(&grown[exec->env_count], "%s%s%s", argument, strchr(argument, '=') ? "" : "=", value) < 0)
+		return -ENOMEM;
+	exec->env_count++;
 	return 0;
 }
 
