@@ -3,10 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/thread.h"
@@ -162,6 +165,7 @@ static int prepare_guest(struct run *run, struct error *err)
 
 struct preparation {
 	struct run *run;
+	int done_fd;
 	int result;
 	struct error err;
 };
@@ -170,7 +174,27 @@ static void *prepare_guest_thread(void *arg)
 {
 	struct preparation *preparation = arg;
 	preparation->result = prepare_guest(preparation->run, &preparation->err);
+	(void)!eventfd_write(preparation->done_fd, 1);
 	return NULL;
+}
+
+/* Inflating layers may take minutes, in which nobody takes signals from their descriptor yet. */
+static void wait_for_preparation(struct preparation *preparation, pthread_t thread)
+{
+	static const int ending[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT };
+	struct pollfd fds[2] = { { .fd = preparation->done_fd, .events = POLLIN },
+				 { .fd = preparation->run->signals.fd, .events = POLLIN } };
+	while (poll(fds, 2, -1) < 0 || !fds[0].revents) {
+		sigset_t pending;
+		sigpending(&pending);
+		for (size_t i = 0; i < sizeof(ending) / sizeof(ending[0]); i++)
+			if (sigismember(&pending, ending[i]) == 1)
+				run_finish(preparation->run, 128 + ending[i]);
+		/* Others are for the command: they wait for it. */
+		if (fds[1].revents)
+			fds[1].fd = -1;
+	}
+	pthread_join(thread, NULL);
 }
 
 /*
@@ -179,14 +203,17 @@ static void *prepare_guest_thread(void *arg)
  */
 static int prepare_vm_and_guest(struct run *run, struct error *err)
 {
-	struct preparation preparation = { .run = run };
+	struct preparation preparation = { .run = run, .done_fd = eventfd(0, EFD_CLOEXEC) };
 	pthread_t thread;
+	if (preparation.done_fd < 0)
+		return error_set(err, -errno, "eventfd: %s", strerror(errno));
 	int result = thread_start(&thread, prepare_guest_thread, &preparation);
 	if (result < 0)
 		return error_set(err, result, "starting a thread: %s", strerror(-result));
 	result = machine_create_vm(run->machine, err);
 	timeline_mark("VM created");
-	pthread_join(thread, NULL);
+	wait_for_preparation(&preparation, thread);
+	close(preparation.done_fd);
 	if (preparation.result == 0)
 		return result;
 	*err = preparation.err;
