@@ -58,7 +58,7 @@ static int resolve_env(const struct options *options, const struct image_config 
 	bool image_has_path = false;
 	size_t count = 0;
 
-	command->env = calloc(image_count + options->env_count + 1, sizeof(*command->env));
+	command->env = calloc(image_count + options->env_count + 2, sizeof(*command->env));
 	if (!command->env)
 		return error_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < image_count; i++) {
@@ -70,6 +70,12 @@ static int resolve_env(const struct options *options, const struct image_config 
 	for (size_t i = 0; i < options->env_count; i++)
 		if (!image_has_path || !same_name(options->env[i], "PATH="))
 			command->env[count++] = options->env[i];
+	/* As docker says it, whatever the caller's is: every image knows this one. */
+	bool has_term = false;
+	for (size_t i = 0; i < count; i++)
+		has_term |= same_name(command->env[i], "TERM=");
+	if (options->terminal && !has_term)
+		command->env[count++] = "TERM=xterm";
 	return 0;
 }
 

@@ -14,8 +14,8 @@ struct command {
 
 /*
  * Combines them as docker run does: the image's entrypoint, or that of --entrypoint, comes before the command; without a command (and
- * without --entrypoint) the image's own is taken. Variables of the image are set unless --env sets them. Returns 0, -EINVAL with a
- * line when there is nothing to run, or -ENOMEM.
+ * without --entrypoint) the image's own is taken. Variables of the image are set unless --env sets them;
+ * with a terminal TERM is set, too. Returns 0, -EINVAL with a line when there is nothing to run, or -ENOMEM.
  */
 int command_resolve(const struct options *options, const struct image_config *image, struct command *command, struct error *err);
 void command_destroy(struct command *command);

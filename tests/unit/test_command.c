@@ -86,5 +86,7 @@ Test(command, variables_of_the_image_unless_given)
 	const struct image_config image = image_of(NULL, words_cmd), none = { NULL };
 	resolve(ARGUMENTS("--env", "A=option", "--", "c"), &image, 0, "c", "PATH=/image AB=image A=option");
 	resolve(ARGUMENTS("--env", "PATH=/option", "--", "c"), &image, 0, "c", "A=image AB=image PATH=/option");
+	resolve(ARGUMENTS("-t", "--", "c"), &image, 0, "c", "PATH=/image A=image AB=image TERM=xterm");
+	resolve(ARGUMENTS("-t", "--env", "TERM=x", "--", "c"), &image, 0, "c", "PATH=/image A=image AB=image TERM=x");
 	resolve(ARGUMENTS("--", "c"), &none, 0, "c", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
 }

@@ -212,6 +212,16 @@ Test(options, flags)
 	cr_assert(!options.terminal);
 }
 
+Test(options, names_and_detaching)
+{
+	GOOD("--name", "box-1", "-d", "--rm", "true");
+	cr_expect_str_eq(options.name, "box-1");
+	cr_expect(options.detach && options.remove);
+	BAD("'../x'", "--name", "../x", "true");
+	BAD("''", "--name", "", "true");
+	BAD("--tty", "-d", "-t", "true");
+}
+
 Test(options, last_value_counts)
 {
 	GOOD("--cpus", "2", "--cpus", "3", "--memory", "64M", "--memory", "128M", "--kernel", "a", "--kernel", "b", "sh");
