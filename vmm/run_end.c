@@ -1,5 +1,4 @@
 /* How a run ends: the command's exit, the guest's death, and what is said about it. See run_internal.h. */
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,18 +21,6 @@ void run_finish(struct run *run, int code)
 	}
 	run_named_end(run, code, run->said);
 	reaper_exit(code, machine_vm_fd(run->machine));
-}
-
-static void say(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
-
-/* A message that is also remembered: others may ask how the machine ended. */
-static void say(struct run *run, const char *format, ...)
-{
-	va_list args;
-	va_start(args, format);
-	vsnprintf(run->said, sizeof(run->said), format, args);
-	va_end(args);
-	message("%s", run->said);
 }
 
 static void print_console(struct run *run)
@@ -61,14 +48,17 @@ void run_guest_died(struct run *run, const char *what)
 	terminal_restore();
 	const char *complaint = run->ready ? NULL : agent_complaint(run);
 	const char *missing = run->ready || complaint ? NULL : kernel_image_missing_driver(&run->kernel);
-	if (complaint) {
-		say(run, "%s", complaint);
-	} else if (missing) {
-		say(run, "the guest did not start: the kernel lacks %s; build it in (=y, not =m)", missing);
-	} else {
-		say(run, "%s: %s", run->ready ? "the guest ended before the command did" : "the guest did not start", what);
+	/* Remembered, too: others may ask how the machine ended. */
+	if (complaint)
+		snprintf(run->said, sizeof(run->said), "%s", complaint);
+	else if (missing)
+		snprintf(run->said, sizeof(run->said), "the guest did not start: the kernel lacks %s; build it in (=y, not =m)", missing);
+	else
+		snprintf(run->said, sizeof(run->said), "%s: %s",
+			 run->ready ? "the guest ended before the command did" : "the guest did not start", what);
+	message("%s", run->said);
+	if (!complaint && !missing)
 		print_console(run);
-	}
 	run_finish(run, EXIT_TRVMM);
 }
 
@@ -90,7 +80,8 @@ void run_session_ended(void *data, const struct session_result *result)
 		run_finish(run, EXIT_TIMEOUT);
 	if (run->death[0] && result->exit_code == EXIT_TRVMM && result->err.text[0])
 		run_guest_died(run, run->death);
-	if (result->err.text[0])
-		say(run, "%s", result->err.text);
+	snprintf(run->said, sizeof(run->said), "%s", result->err.text);
+	if (run->said[0])
+		message("%s", run->said);
 	run_finish(run, result->exit_code);
 }

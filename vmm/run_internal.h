@@ -30,7 +30,7 @@ struct run {
 	struct loop_source boot_timer, timeout_timer;
 	unsigned interrupts; /* SIGINT and SIGTERM so far */
 	bool ready, timed_out;
-	char said[512];  /* our own last words */
+	char said[1024]; /* our own last words */
 	char death[256]; /* how the guest ended by itself; empty: it runs */
 };
 
