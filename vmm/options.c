@@ -38,6 +38,7 @@ enum option_id {
 	OPT_TIMELINE,
 	OPT_ENTRYPOINT,
 	OPT_RW_DISK,
+	OPT_DISK_FEATURES,
 	OPT_DISK,
 	OPT_NAME,
 	OPT_RM,
@@ -61,6 +62,7 @@ static const struct option_row table[] = {
 	{ OPT_CPUS, "cpus", "N", "processors of the guest, 1 to 8 (default: 1)" },
 	{ OPT_DISK_SIZE, "disk-size", "SIZE", "size of the root disk (default: its contents and generous free space)" },
 	{ OPT_RW_DISK, "rw-disk", "FILE", "keep what the guest writes to the root disk in FILE, for the next run" },
+	{ OPT_DISK_FEATURES, "disk-features", "LIST", "has_journal, metadata_csum for the root disk; ^has_journal for a kept one" },
 	{ OPT_DISK, "disk", "SPEC[:ro]", "one more disk: a file, nbd://..., or layers=A[,B...]; repeatable" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
 	{ OPT_ENTRYPOINT, "entrypoint", "COMMAND", "run this instead of the image's entrypoint" },
@@ -87,13 +89,15 @@ static const struct option_row table[] = {
 /* The options that say what is on the root disk: `trvmm disk ...` has them too. */
 static bool describes_root_disk(int id)
 {
-	return id == OPT_LAYERS || id == OPT_ADD || id == OPT_MAX_LAYER_SIZE || id == OPT_DISK_SIZE || id == OPT_RW_DISK;
+	return id == OPT_LAYERS || id == OPT_ADD || id == OPT_MAX_LAYER_SIZE || id == OPT_DISK_SIZE || id == OPT_RW_DISK ||
+	       id == OPT_DISK_FEATURES;
 }
 
 static void print_row(const struct option_row *row)
 {
 	char left[48], with_argument[40];
-	snprintf(with_argument, sizeof(with_argument), "--%s%s%s", row->name, row->argument ? " " : "", row->argument ? row->argument : "");
+	snprintf(with_argument, sizeof(with_argument), "--%s%s%s", row->name, row->argument ? " " : "",
+		 row->argument ? row->argument : "");
 	if (row->id < 256)
 		snprintf(left, sizeof(left), "-%c, %s", row->id, with_argument);
 	else
@@ -284,6 +288,28 @@ static int parse_disk_size(struct options *options, const char *text, struct err
 	return 0;
 }
 
+/* As mke2fs -O has them: a comma between two, ^ in front of one that is not wanted. */
+static int parse_disk_features(struct options *options, const char *text, struct error *err)
+{
+	for (const char *at = text;; at++) {
+		const size_t length = strcspn(at, ",");
+		const bool wanted = *at != '^';
+		const char *name = at + !wanted;
+		const size_t name_length = length - !wanted;
+		if (name_length == strlen("has_journal") && !strncmp(name, "has_journal", name_length))
+			options->journal = wanted ? FEATURE_ON : FEATURE_OFF;
+		else if (name_length == strlen("metadata_csum") && !strncmp(name, "metadata_csum", name_length))
+			options->metadata_csum = wanted;
+		else
+			return error_set(err, -EINVAL,
+					 "--disk-features '%s': give has_journal, metadata_csum, or both with a comma between",
+					 text);
+		at += length;
+		if (!*at)
+			return 0;
+	}
+}
+
 static int parse_boot(struct options *options, const char *text, struct error *err)
 {
 	if (!strcmp(text, "linux64"))
@@ -316,6 +342,8 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 		return parse_count("cpus", argument, 1, LAYOUT_CPUS_MAX, &options->cpus, err);
 	case OPT_DISK_SIZE:
 		return parse_disk_size(options, argument, err);
+	case OPT_DISK_FEATURES:
+		return parse_disk_features(options, argument, err);
 	case OPT_RW_DISK:
 		if (!*argument)
 			return error_set(err, -EINVAL, "--rw-disk '': give a file");
@@ -482,7 +510,8 @@ struct disk_parse {
 static int take_disk_option(void *data, int id, const char *argument, struct error *err)
 {
 	const struct disk_parse *parse = data;
-	return describes_root_disk(id) ? take_option(parse->options, id, argument, err) : parse->take(parse->data, id, argument, err);
+	return describes_root_disk(id) ? take_option(parse->options, id, argument, err)
+				       : parse->take(parse->data, id, argument, err);
 }
 
 int options_parse_disk(int argc, char **argv, const struct option_row *own, size_t own_count, option_taker *take, void *data,

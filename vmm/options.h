@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "layers/layers.h"
 
+enum feature_choice { FEATURE_DEFAULT, FEATURE_ON, FEATURE_OFF };
+
 enum boot_choice { BOOT_CHOICE_AUTO, BOOT_CHOICE_LINUX64, BOOT_CHOICE_PVH };
 
 /* Strings are borrowed from argv, lists are owned. */
@@ -23,6 +25,8 @@ struct options {
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
 	uint64_t max_layer_bytes; /* 0: the default */
+	enum feature_choice journal; /* of the root disk; by default a kept one has it */
+	bool metadata_csum;
 	const char *rw_disk;     /* the file of a kept disk; NULL: changes end with the VM */
 	char **disks;            /* "SPEC[:ro]" as given; see extra_disks.h */
 	size_t disk_count;

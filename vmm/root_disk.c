@@ -41,7 +41,12 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
  */
 static struct ext4_options file_system_options(const struct options *options)
 {
-	return (struct ext4_options){ .size_bytes = options->disk_bytes, .label = "trvmm", .journal = options->rw_disk != NULL };
+	return (struct ext4_options){
+		.size_bytes = options->disk_bytes,
+		.label = "trvmm",
+		.journal = options->journal == FEATURE_DEFAULT ? options->rw_disk != NULL : options->journal == FEATURE_ON,
+		.metadata_csum = options->metadata_csum,
+	};
 }
 
 int root_disk_open(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err)

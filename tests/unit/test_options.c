@@ -588,6 +588,20 @@ Test(options, rw_disk)
 	BAD("--rw-disk", "--rw-disk", "", "true");
 }
 
+Test(options, disk_features)
+{
+	GOOD("true");
+	cr_assert(options.journal == FEATURE_DEFAULT && !options.metadata_csum);
+	GOOD("--disk-features", "metadata_csum,^has_journal", "--", "true");
+	cr_assert(options.journal == FEATURE_OFF && options.metadata_csum);
+	GOOD("--disk-features=has_journal,^metadata_csum", "--", "true");
+	cr_assert(options.journal == FEATURE_ON && !options.metadata_csum);
+	BAD("--disk-features", "--disk-features", "", "true");
+	BAD("--disk-features", "--disk-features", "has_journal,", "true");
+	BAD("--disk-features", "--disk-features", "has_journals", "true");
+	BAD("--disk-features", "--disk-features", "^", "true");
+}
+
 Test(options, disks_are_kept_in_their_order)
 {
 	GOOD("--disk", "b", "--disk=layers=a,c:ro", "true");
