@@ -6,9 +6,9 @@
  * uses vfork, so that next to nothing but the command itself is in the figure. The absolute start lets the report line it up with a
  * timeline.
  *
- * The start is PHASE_US microseconds after a multiple of the kernel's tick. Where a program waits for the kernel (for RCU, as KVM does), the
- * wait ends with a tick, so the time depends on the phase. Runs that follow one another would all start at the same one, and their figures
- * would agree well, on something that is off by up to a tick. The caller spreads them.
+ * The start is PHASE_US microseconds after a multiple of the kernel's tick. Where a program waits for the kernel (for RCU, as KVM does),
+ * the wait ends with a tick, so the time depends on the phase. Runs that follow one another would all start at the same one, and their
+ * figures would agree well, on something that is off by up to a tick. The caller spreads them.
  */
 #include <fcntl.h>
 #include <stdint.h>

@@ -30,7 +30,7 @@ static uint32_t parity(uint32_t x, uint32_t y, uint32_t z)
 	return x ^ y ^ z;
 }
 
-#define STEP(f, a, b, c, d, x, by) (a = rotate_left(a + f(b, c, d) + (x), by))
+#define STEP(f, a, b, c, d, x, by) ((a) = rotate_left((a) + f(b, c, d) + (x), by))
 /* Four steps; the roles of the four state words go around. */
 #define STEPS(f, x0, s0, x1, s1, x2, s2, x3, s3) \
 	(STEP(f, a, b, c, d, x0, s0), STEP(f, d, a, b, c, x1, s1), STEP(f, c, d, a, b, x2, s2), STEP(f, b, c, d, a, x3, s3))

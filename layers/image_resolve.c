@@ -302,7 +302,7 @@ static int resolve_saved(struct image *image, struct error *err)
 		ret = not_found(image->reference, err);
 	else if (!ret && !name)
 		ret = error_set(err, -EINVAL, "manifest.json names no configuration");
-	if (!ret) {
+	if (!ret && name) {
 		const char *slash = strrchr(name, '/'), *base = slash ? slash + 1 : name;
 		ret = read_json(image, name, parse_hex(base, digest) ? digest : NULL, &config, err);
 	}

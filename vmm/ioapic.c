@@ -57,9 +57,15 @@ void ioapic_raise(struct ioapic *ioapic, unsigned pin)
 	pthread_mutex_unlock(&ioapic->lock);
 }
 
+/* The pin whose entry IOREGSEL selects; beyond the last for other registers. */
+static unsigned selected_pin(const struct ioapic *ioapic)
+{
+	return ioapic->select < IOREDTBL ? IOAPIC_PINS_MAX : (ioapic->select - IOREDTBL) / 2u;
+}
+
 static uint32_t register_read(const struct ioapic *ioapic)
 {
-	const unsigned pin = (ioapic->select - IOREDTBL) / 2u;
+	const unsigned pin = selected_pin(ioapic);
 	switch (ioapic->select) {
 	case IOAPICID:
 	case IOAPICARB:
@@ -67,7 +73,7 @@ static uint32_t register_read(const struct ioapic *ioapic)
 	case IOAPICVER:
 		return VERSION | (ioapic->pins - 1) << 16;
 	default:
-		if (ioapic->select < IOREDTBL || pin >= ioapic->pins)
+		if (pin >= ioapic->pins)
 			return 0;
 		return (uint32_t)(ioapic->entries[pin] >> (ioapic->select % 2 ? 32 : 0));
 	}
@@ -75,10 +81,10 @@ static uint32_t register_read(const struct ioapic *ioapic)
 
 static void register_write(struct ioapic *ioapic, uint32_t value)
 {
-	const unsigned pin = (ioapic->select - IOREDTBL) / 2u;
+	const unsigned pin = selected_pin(ioapic);
 	if (ioapic->select == IOAPICID)
 		ioapic->id = value >> 24 & 0xf;
-	if (ioapic->select < IOREDTBL || pin >= ioapic->pins)
+	if (pin >= ioapic->pins)
 		return;
 	const unsigned shift = ioapic->select % 2 ? 32 : 0;
 	const uint64_t kept = ioapic->entries[pin] & ~(0xffffffffull << shift);

@@ -2,11 +2,11 @@
  * The machine: guest RAM, vCPUs, interrupt controllers, the UART and the virtio-mmio pages of the devices attached to it.
  *
  * Threads: one for each vCPU. Devices run on the loops that they were created with; the machine hands them notifications (ioeventfd) and
- * takes their interrupts (to its I/O APIC, or by irqfd to KVM's). How the VM ends is told once, on the loop given to machine_create(). There is no way to stop a running
- * machine but to exit the process: its threads, memory and descriptors go with it.
+ * takes their interrupts (to its I/O APIC, or by irqfd to KVM's). How the VM ends is told once, on the loop given to machine_create().
+ * There is no way to stop a running machine but to exit the process: its threads, memory and descriptors go with it.
  *
- * The order: machine_create(), then machine_attach() for each device and machine_boot(), which need only guest RAM, and machine_create_vm(),
- * which may run beside them on another thread; at last machine_start().
+ * The order: machine_create(), then machine_attach() for each device and machine_boot(), which need only guest RAM, and
+ * machine_create_vm(), which may run beside them on another thread; at last machine_start().
  */
 #ifndef TRVMM_VMM_MACHINE_H
 #define TRVMM_VMM_MACHINE_H
@@ -27,7 +27,7 @@ enum machine_end {
 struct machine_config {
 	uint64_t memory_bytes; /* a multiple of 4096, at least 2 MiB */
 	unsigned cpus;         /* 1 to LAYOUT_CPUS_MAX */
-	bool pc;               /* the 8259s and the 8254 of a PC too, for kernels that want them: all interrupt controllers are KVM's then */
+	bool pc;               /* 8259s and an 8254 too, for kernels that want them: all interrupt controllers are KVM's then */
 	int console_fd;        /* where the UART's output is copied; -1: nowhere; borrowed */
 	void (*ended)(void *data, enum machine_end end, const char *detail);
 	void *data;

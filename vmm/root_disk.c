@@ -36,8 +36,8 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 }
 
 /*
- * Part of what a kept disk belongs to: what is changed here makes those that exist useless. A journal brings one that was not closed back to
- * a good state; a disk that ends with its VM never needs that.
+ * Part of what a kept disk belongs to: what is changed here makes those that exist useless. A journal brings one that was not closed
+ * back to a good state; a disk that ends with its VM never needs that.
  */
 static struct ext4_options file_system_options(const struct options *options)
 {

@@ -10,8 +10,8 @@
 #define EXIT_TIMEOUT 124 /* --timeout ended the command */
 
 /*
- * A subcommand: argv[0] is its own name, argv[argc] is NULL. Prints what it has to say, also when it fails, and returns the exit code of the
- * process.
+ * A subcommand: argv[0] is its own name, argv[argc] is NULL. Prints what it has to say, also when it fails, and returns the exit code of
+ * the process.
  */
 typedef int subcommand(int argc, char **argv);
 
