@@ -212,27 +212,4 @@ int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_B
 /* The same for a file whose digest is remembered. */
 int inflated_open_recalled(const struct cache *cache, const struct file_range *from, uint64_t *size_bytes);
 
-/* Of an inflated layer, as cache_checksum() is chained over it. */
-#define INFLATED_CHUNK_BYTES (256u << 10)
-
-struct inflated_sums {
-	bool with_diff_id;     /* in: whether diff_id is wanted */
-	uint64_t size_bytes;
-	uint64_t checksum;     /* cache_checksum() chained over its chunks */
-	uint8_t diff_id[DIGEST_BYTES];
-};
-
-/*
- * Inflates all members of the range to the file `to`, from its start. Returns 0; -EINVAL (corrupt), -ENODATA (truncated), -EFBIG
- * (needs too much memory) or an I/O error with a line that names the byte of the compressed range. `to_name`: for messages.
- */
-int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits, int to,
-		 const char *to_name, struct inflated_sums *sums, struct error *err);
-
-/* The first bytes of what the range inflates to, into memory; fewer when there are no more or they are corrupt. Returns how many. */
-size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length);
-
-/* The line for a layer that inflates to more than that. Returns -EFBIG. */
-int inflate_too_large(uint64_t max_bytes, struct error *err);
-
 #endif

@@ -1,5 +1,6 @@
 /* Telling images from layers, and their names from references. See image_internal.h. */
 #include "layers/image_internal.h"
+#include "layers/inflate_internal.h"
 
 #include <ctype.h>
 #include <errno.h>

@@ -12,6 +12,7 @@
 #include "base/iov.h"
 #include "layers/array_internal.h"
 #include "layers/arrays_internal.h"
+#include "layers/inflated_file_internal.h"
 
 #define INDEX_MAGIC 0x31786564696d7674 /* "tvmidex1", and the byte order */
 /* Raise it with every change of what the file holds, and of what the merge or the tar reader make of a layer. */
@@ -167,13 +168,17 @@ static int open_sources(struct tree *tree, const struct cache *cache, const stru
 			continue;
 		}
 		source->size_bytes = layers[i].in_cache ? layers[i].offset + layers[i].length : (uint64_t)layers[i].st.st_size;
-		if (!file->origins[i].inflated) {
-			source->stamp = layers[i].in_cache ? 0 : file_stamp(&layers[i].st);
+		if (!file->origins[i].inflated && !layers[i].in_cache) {
+			source->stamp = file_stamp(&layers[i].st);
 			continue;
 		}
-		source->fd = inflated_open_known(cache, file->origins[i].digest, &source->size_bytes);
-		if (source->fd < 0)
+		if (file->origins[i].inflated)
+			source->fd = inflated_open_known(cache, file->origins[i].digest, &source->size_bytes);
+		if (file->origins[i].inflated && source->fd < 0)
 			return source->fd;
+		const int ret = chunk_check_create(source->fd < 0 ? layers[i].fd : source->fd, &source->check);
+		if (ret)
+			return ret;
 	}
 	return 0;
 }

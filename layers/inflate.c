@@ -12,11 +12,12 @@
 
 #include "layers/cache.h"
 #include "layers/codec_internal.h"
+#include "layers/inflate_internal.h"
 #include "layers/layers.h"
 #include "layers/progress_internal.h"
 #include "layers/sink_internal.h"
 
-#define CHUNK_BYTES ((size_t)INFLATED_CHUNK_BYTES)
+#define BUFFER_BYTES SINK_BUFFER_BYTES
 #define START_READ_MAX ((uint64_t)2 << 20) /* more than a block of bzip2 */
 
 struct inflation {
@@ -25,7 +26,7 @@ struct inflation {
 	const struct inflate_limits *limits;
 	void *state;           /* owned: the codec's */
 	struct codec_buffers io;
-	uint8_t *in;           /* owned, CHUNK_BYTES */
+	uint8_t *in;           /* owned, BUFFER_BYTES */
 	struct sink *sink;     /* borrowed; io.out lies in its buffer */
 	uint64_t read_bytes, written_bytes;
 	bool open;             /* inside a member */
@@ -52,7 +53,7 @@ static unsigned long long position(const struct inflation *inflation)
 static int fill(struct inflation *inflation, struct error *err)
 {
 	const uint64_t left = inflation->from->length - inflation->read_bytes;
-	const size_t length = left < CHUNK_BYTES ? (size_t)left : CHUNK_BYTES;
+	const size_t length = left < BUFFER_BYTES ? (size_t)left : BUFFER_BYTES;
 	ssize_t n;
 	do {
 		n = pread(inflation->from->fd, inflation->in, length, (off_t)(inflation->from->offset + inflation->read_bytes));
@@ -76,13 +77,13 @@ int inflate_too_large(uint64_t max_bytes, struct error *err)
 /* Hands on what is in the buffer and takes the next one. -EPIPE: the sink has failed, and says how. */
 static int drain(struct inflation *inflation, struct error *err)
 {
-	const size_t length = CHUNK_BYTES - inflation->io.out_bytes;
+	const size_t length = BUFFER_BYTES - inflation->io.out_bytes;
 	if (length > inflation->limits->max_bytes - inflation->written_bytes)
 		return inflate_too_large(inflation->limits->max_bytes, err);
 	inflation->written_bytes += length;
 	sink_put(inflation->sink, length);
 	inflation->io.out = sink_buffer(inflation->sink);
-	inflation->io.out_bytes = CHUNK_BYTES;
+	inflation->io.out_bytes = BUFFER_BYTES;
 	return inflation->io.out ? 0 : -EPIPE;
 }
 
@@ -159,18 +160,18 @@ static int inflate_all(struct inflation *inflation, struct error *err)
 	if (!ret && inflation->open)
 		ret =
 		    error_set(err, -ENODATA, "the %s data is truncated at byte %llu", inflation->codec->name, position(inflation));
-	return ret || inflation->io.out_bytes == CHUNK_BYTES ? ret : drain(inflation, err);
+	return ret || inflation->io.out_bytes == BUFFER_BYTES ? ret : drain(inflation, err);
 }
 
 /* Returns 0 or -errno; -EPIPE as drain(). */
 static int inflate_to_sink(struct inflation *inflation, struct error *err)
 {
-	inflation->in = malloc(CHUNK_BYTES);
+	inflation->in = malloc(BUFFER_BYTES);
 	inflation->state = inflation->in ? inflation->codec->create() : NULL;
 	int ret = inflation->state ? 0 : error_set(err, -ENOMEM, "out of memory");
 	if (!ret) {
 		inflation->io.out = sink_buffer(inflation->sink);
-		inflation->io.out_bytes = CHUNK_BYTES;
+		inflation->io.out_bytes = BUFFER_BYTES;
 		ret = inflation->io.out ? inflate_all(inflation, err) : -EPIPE;
 		inflation->codec->destroy(inflation->state);
 	}
@@ -178,22 +179,21 @@ static int inflate_to_sink(struct inflation *inflation, struct error *err)
 	return ret;
 }
 
-int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits, int to,
-		 const char *to_name, struct inflated_sums *sums, struct error *err)
+int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits,
+		 const struct inflate_target *to, struct payload_sums *sums, struct error *err)
 {
 	static const struct inflate_limits defaults = { .max_bytes = LAYERS_MAX_LAYER_BYTES };
 	struct sink sink;
 	struct inflation inflation = { .from = from, .codec = codec, .limits = limits ? limits : &defaults, .sink = &sink };
-	struct inflated_sums result;
 	struct error sink_err = { "" };
-	if (sink_begin(&sink, to, to_name, sums->with_diff_id))
+	if (sink_begin(&sink, to))
 		return error_set(err, -ENOMEM, "out of memory");
 	int ret = inflate_to_sink(&inflation, err);
-	const int written = sink_end(&sink, &result, &sink_err);
+	const int written = sink_end(&sink, sums, &sink_err);
 	if (written && (!ret || ret == -EPIPE))
 		ret = error_set(err, written, "%s", sink_err.text);
-	if (!ret)
-		*sums = result;
+	if (ret)
+		array_free(&sums->chunks);
 	return ret;
 }
 
@@ -201,7 +201,7 @@ size_t inflate_start(const struct file_range *from, const struct codec *codec, v
 {
 	struct inflation inflation = { .from = from, .codec = codec };
 	struct error ignored;
-	inflation.in = malloc(CHUNK_BYTES);
+	inflation.in = malloc(BUFFER_BYTES);
 	inflation.state = inflation.in ? codec->create() : NULL;
 	inflation.io.out = to;
 	inflation.io.out_bytes = length;

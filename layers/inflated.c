@@ -1,20 +1,6 @@
 /*
- * Inflated layers in the cache.
- *
- *   | the layer's tar, as it is | zeroes up to 4 KiB | foot |
- *
- * The tar lies at offset 0, so the file can be looked at with tar(1) and offsets are what they would be in a plain layer.
- *
- * What guards against damage:
- *
- *   - The file gets its name when it is complete. Its size and foot are checked when it is opened.
- *   - Its time is set to one that the digest determines, whole seconds long past: whoever writes to the file later changes that.
- *   - It is not synced, which would take longer than inflating. Instead the foot tells in which boot of the machine it was
- *     written, and the first run after another boot reads all of the file once and compares a checksum: a power failure may have
- *     lost some of it.
- *
- * A file that fails any of this is made anew. What nothing here notices is a medium that returns other bytes than it was given; a
- * layer that is not compressed has no more than that, and reading all of it at every start would take longer than the start.
+ * Inflated layers in the cache: found, or made. What their files look like, and how damage is noticed: inflated_file_internal.h. An
+ * entry that is not what it should be is made anew.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,91 +14,8 @@
 
 #include "base/thread.h"
 #include "layers/cache.h"
-
-#define PAYLOAD_ALIGN 4096u
-
-static const char foot_magic[8] = "trvmmly2";
-
-struct foot {
-	char magic[8];
-	uint8_t digest[DIGEST_BYTES];
-	uint8_t diff_id[DIGEST_BYTES]; /* the SHA-256 of the payload; all zero: nobody asked for it yet */
-	uint64_t payload_bytes;
-	uint64_t payload_checksum; /* cache_checksum() chained over chunks of INFLATED_CHUNK_BYTES */
-	uint8_t boot_id[BOOT_ID_BYTES]; /* the boot in which it was written; all zero: known to be on the disk */
-	uint64_t checksum; /* of the fields before */
-};
-_Static_assert(sizeof(struct foot) == 112, "the foot is written as it is, without padding");
-
-uint64_t layer_lock_key(const uint8_t digest[DIGEST_BYTES])
-{
-	uint64_t number;
-	memcpy(&number, digest, sizeof(number));
-	return number;
-}
-
-/* Even seconds between 1970 and 1987: no file system rounds them, no clock sets them. */
-static time_t expected_mtime(const uint8_t digest[DIGEST_BYTES])
-{
-	return (time_t)((layer_lock_key(digest) & 0xfffffff) << 1);
-}
-
-static uint64_t foot_offset(uint64_t payload_bytes)
-{
-	return (payload_bytes + PAYLOAD_ALIGN - 1) / PAYLOAD_ALIGN * PAYLOAD_ALIGN;
-}
-
-static int write_foot(int fd, struct foot *foot)
-{
-	foot->checksum = cache_checksum(0, foot, offsetof(struct foot, checksum));
-	const ssize_t n = pwrite(fd, foot, sizeof(*foot), (off_t)foot_offset(foot->payload_bytes));
-	if (n != (ssize_t)sizeof(*foot))
-		return n < 0 ? -errno : -ENOSPC;
-	const struct timespec times[2] = { { 0, UTIME_OMIT }, { expected_mtime(foot->digest), 0 } };
-	return futimens(fd, times) ? -errno : 0;
-}
-
-/* Reads and checks the foot of the entry for `digest`. */
-static int read_foot(int fd, const uint8_t digest[DIGEST_BYTES], struct foot *foot)
-{
-	struct stat st;
-	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_size < (off_t)sizeof(*foot) ||
-	    st.st_mtim.tv_sec != expected_mtime(digest) || st.st_mtim.tv_nsec != 0 ||
-	    pread(fd, foot, sizeof(*foot), st.st_size - (off_t)sizeof(*foot)) != (ssize_t)sizeof(*foot) ||
-	    memcmp(foot->magic, foot_magic, sizeof(foot_magic)) != 0 || memcmp(foot->digest, digest, DIGEST_BYTES) != 0 ||
-	    foot->checksum != cache_checksum(0, foot, offsetof(struct foot, checksum)) ||
-	    foot->payload_bytes > (uint64_t)st.st_size || foot_offset(foot->payload_bytes) + sizeof(*foot) != (uint64_t)st.st_size)
-		return -EBADMSG;
-	cache_touch(fd, &st);
-	return 0;
-}
-
-/* Whether the entry was written in this boot, so that the kernel knows all of it, or is known to be on the disk. */
-static bool is_safe(const struct foot *foot)
-{
-	static const uint8_t on_disk[BOOT_ID_BYTES];
-	uint8_t now[BOOT_ID_BYTES];
-	return memcmp(foot->boot_id, on_disk, BOOT_ID_BYTES) == 0 ||
-	       (boot_id_read(now) && memcmp(foot->boot_id, now, BOOT_ID_BYTES) == 0);
-}
-
-static int verify_payload(int fd, const struct foot *foot)
-{
-	uint8_t *chunk = malloc(INFLATED_CHUNK_BYTES);
-	uint64_t checksum = 0;
-	int ret = chunk ? 0 : -ENOMEM;
-	for (uint64_t at = 0; !ret && at < foot->payload_bytes;) {
-		const uint64_t left = foot->payload_bytes - at;
-		const size_t length = left < INFLATED_CHUNK_BYTES ? (size_t)left : INFLATED_CHUNK_BYTES;
-		if (pread(fd, chunk, length, (off_t)at) != (ssize_t)length)
-			ret = -EIO;
-		else
-			checksum = cache_checksum(checksum, chunk, length);
-		at += length;
-	}
-	free(chunk);
-	return ret ? ret : checksum == foot->payload_checksum ? 0 : -EBADMSG;
-}
+#include "layers/inflate_internal.h"
+#include "layers/inflated_file_internal.h"
 
 /* Writes what was learned into the foot of an entry. Failing leaves it as it is, or to be made anew. */
 static void rewrite_foot(const struct cache *cache, struct foot *foot)
@@ -122,7 +25,7 @@ static void rewrite_foot(const struct cache *cache, struct foot *foot)
 	const int fd = openat(cache->fd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0)
 		return;
-	write_foot(fd, foot);
+	inflated_file_write_foot(fd, foot);
 	close(fd);
 }
 
@@ -133,7 +36,7 @@ static int open_entry(const struct cache *cache, const uint8_t digest[DIGEST_BYT
 	const int fd = cache_open_file(cache, "layers", name);
 	if (fd < 0)
 		return fd;
-	const int ret = read_foot(fd, digest, foot);
+	const int ret = inflated_file_read_foot(fd, digest, foot);
 	if (ret) {
 		close(fd);
 		return ret;
@@ -148,7 +51,7 @@ int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_B
 	const int fd = open_entry(cache, digest, &foot);
 	if (fd < 0)
 		return fd;
-	if (!is_safe(&foot)) {
+	if (!inflated_file_is_safe(&foot)) {
 		close(fd);
 		return -EAGAIN;
 	}
@@ -171,9 +74,9 @@ int inflated_open_recalled(const struct cache *cache, const struct file_range *f
 static int open_verified(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], struct foot *foot)
 {
 	const int fd = open_entry(cache, digest, foot);
-	if (fd < 0 || is_safe(foot))
+	if (fd < 0 || inflated_file_is_safe(foot))
 		return fd;
-	const int ret = verify_payload(fd, foot);
+	const int ret = inflated_file_verify(fd, foot);
 	if (ret) {
 		close(fd);
 		return ret;
@@ -204,30 +107,19 @@ static int check_unchanged(const struct file_range *range, struct error *err)
 }
 
 /* Inflates to `to`, and makes sure that the file stayed as it was meanwhile. */
-static int inflate_entry(const struct cache *cache, const struct entry_source *from, int to, struct inflated_sums *sums,
-			 struct error *err)
+static int inflate_entry(const struct entry_source *from, const struct inflate_target *to,
+			 struct payload_sums *sums, struct error *err)
 {
-	const int ret = inflate_file(from->range, from->codec, from->limits, to, cache->path, sums, err);
+	const int ret = inflate_file(from->range, from->codec, from->limits, to, sums, err);
 	return ret ? ret : check_unchanged(from->range, err);
 }
 
 /* Ends a file that holds what was inflated. */
-static int end_entry(const struct cache *cache, const struct inflated_sums *sums, int to, const uint8_t digest[DIGEST_BYTES],
+static int end_entry(const struct cache *cache, const struct payload_sums *sums, int to, const uint8_t digest[DIGEST_BYTES],
 		     struct error *err)
 {
-	struct foot foot = { .payload_bytes = sums->size_bytes, .payload_checksum = sums->checksum };
-	int ret = 0;
-	memcpy(foot.magic, foot_magic, sizeof(foot_magic));
-	memcpy(foot.digest, digest, DIGEST_BYTES);
-	if (sums->with_diff_id)
-		memcpy(foot.diff_id, sums->diff_id, DIGEST_BYTES);
-	/* Where boots cannot be told apart, zeroes are the truth only after a sync. */
-	if (!boot_id_read(foot.boot_id)) {
-		memset(foot.boot_id, 0, sizeof(foot.boot_id));
-		ret = fsync(to) ? -errno : 0;
-	}
-	if (!ret)
-		ret = write_foot(to, &foot);
+	struct foot foot;
+	const int ret = inflated_file_end(to, sums, digest, &foot);
 	return ret ? cache_error(cache, ret, "write to", err) : 0;
 }
 
@@ -258,15 +150,17 @@ static int make_entry(const struct cache *cache, const struct entry_source *from
 {
 	char name[DIGEST_HEX_BYTES];
 	struct cache_file file;
-	struct inflated_sums sums = { .with_diff_id = with_diff_id };
+	struct payload_sums sums = { .payload_bytes = 0 };
 	digest_hex(digest, name);
 	trim(cache);
 	int ret = cache_create(cache, "layers", name, &file);
 	if (ret)
 		return cache_error(cache, ret, "create a file in", err);
-	ret = inflate_entry(cache, from, file.fd, &sums, err);
+	const struct inflate_target to = { file.fd, cache->path, with_diff_id };
+	ret = inflate_entry(from, &to, &sums, err);
 	if (!ret)
 		ret = end_entry(cache, &sums, file.fd, digest, err);
+	array_free(&sums.chunks);
 	if (!ret)
 		return publish_entry(cache, &file, digest, foot, err);
 	cache_drop(&file);
@@ -320,7 +214,7 @@ static void *hash(void *arg)
 }
 
 /* Names what was inflated when the digest was not known yet, unless the cache has the same from another file. */
-static int publish_unknown(const struct cache *cache, struct cache_file *file, const struct inflated_sums *sums,
+static int publish_unknown(const struct cache *cache, struct cache_file *file, const struct payload_sums *sums,
 			   const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
 	const int lock = cache_lock(cache, layer_lock_key(digest));
@@ -345,7 +239,7 @@ static int make_unknown(const struct cache *cache, const struct entry_source *fr
 			struct error *err)
 {
 	struct hashing hashing = { .range = from->range };
-	struct inflated_sums sums = { .with_diff_id = false };
+	struct payload_sums sums = { .payload_bytes = 0 };
 	struct cache_file file = { .fd = -1, .directory = -1 };
 	int ret = -EAGAIN;
 	const int lock = cache_lock(cache, file_identity_number(from->range->st) ^ from->range->offset);
@@ -357,7 +251,8 @@ static int make_unknown(const struct cache *cache, const struct entry_source *fr
 		trim(cache);
 	if (!known && !cache_create(cache, "layers", "unknown", &file) && !file.named &&
 	    !thread_start(&hashing.thread, hash, &hashing)) {
-		ret = inflate_entry(cache, from, file.fd, &sums, err);
+		const struct inflate_target to = { file.fd, cache->path, false };
+		ret = inflate_entry(from, &to, &sums, err);
 		pthread_join(hashing.thread, NULL);
 		if (!ret && hashing.code)
 			ret = error_set(err, hashing.code, "%s", hashing.err.text);
@@ -368,6 +263,7 @@ static int make_unknown(const struct cache *cache, const struct entry_source *fr
 			ret = publish_unknown(cache, &file, &sums, digest, foot, err);
 		if (ret >= 0)
 			range_digest_remember(cache, from->range, digest);
+		array_free(&sums.chunks);
 	}
 	cache_drop(&file);
 	close(lock);
@@ -380,7 +276,7 @@ static int make_unknown(const struct cache *cache, const struct entry_source *fr
 static int open_ready(const struct cache *cache, bool with_diff_id, const uint8_t digest[DIGEST_BYTES], struct foot *foot)
 {
 	const int found = open_entry(cache, digest, foot);
-	if (found >= 0 && (!is_safe(foot) || (with_diff_id && !digest_is_told(foot->diff_id)))) {
+	if (found >= 0 && (!inflated_file_is_safe(foot) || (with_diff_id && !digest_is_told(foot->diff_id)))) {
 		close(found);
 		return -EAGAIN;
 	}

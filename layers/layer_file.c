@@ -9,6 +9,7 @@
 
 #include "layers/builder_internal.h"
 #include "layers/directory_internal.h"
+#include "layers/inflated_file_internal.h"
 #include "layers/tar_internal.h"
 
 static int check_kind(struct layer_file *layer, struct error *err)
@@ -76,39 +77,43 @@ static void move_extents(struct tar_reader *reader, const struct tar_entry *entr
 		extents[i].source_offset += offset;
 }
 
-static int merge(struct tree_builder *builder, int fd, uint64_t offset, uint64_t size, uint32_t source, struct error *err)
+static int merge(struct tree_builder *builder, struct tar_reader *reader, uint64_t offset, uint32_t source, struct error *err)
 {
-	struct tar_reader reader;
 	struct tar_entry entry;
 	int ret;
-	tar_open_at(&reader, fd, offset, size);
-	while ((ret = tar_next(&reader, &entry, err)) > 0) {
-		move_extents(&reader, &entry, offset);
+	while ((ret = tar_next(reader, &entry, err)) > 0) {
+		move_extents(reader, &entry, offset);
 		ret = builder_merge(builder, &entry, source, err);
 		if (ret) {
 			char quoted[256];
-			error_prefix(err, ret, "entry %llu '%s'", (unsigned long long)entry.number,
-				     error_quote(quoted, sizeof(quoted), entry.path.bytes, entry.path.length));
-			break;
+			return error_prefix(err, ret, "entry %llu '%s'", (unsigned long long)entry.number,
+					    error_quote(quoted, sizeof(quoted), entry.path.bytes, entry.path.length));
 		}
 	}
-	tar_close(&reader);
 	return ret;
 }
 
 static int merge_tar(struct layer_file *layer, struct tree_builder *builder, struct error *err)
 {
-	uint32_t source;
+	uint32_t number;
 	const uint64_t offset = layer->inflated ? 0 : layer->offset;
-	const int ret = builder_begin_layer(builder, err);
+	int ret = builder_begin_layer(builder, err);
 	if (ret)
 		return ret;
-	if (builder_add_source(builder, layer->fd, NULL, offset + layer->tar_bytes, layer->name, &source))
+	if (builder_add_source(builder, layer->fd, NULL, offset + layer->tar_bytes, layer->name, &number))
 		return error_set(err, -ENOMEM, "out of memory");
-	const int fd = layer->fd;
+	struct tree_source *source = &builder->sources[number];
 	layer->fd = -1;
-	builder->sources[source].stamp = layer->inflated || layer->in_cache ? 0 : file_stamp(&layer->st);
-	return merge(builder, fd, offset, layer->tar_bytes, source, err);
+	if (!layer->inflated && !layer->in_cache)
+		source->stamp = file_stamp(&layer->st);
+	else if ((ret = chunk_check_create(source->fd, &source->check)))
+		return error_set(err, ret, "its copy in the cache cannot be read: start again, and it is made anew");
+	struct tar_reader reader;
+	tar_open_at(&reader, source->fd, offset, layer->tar_bytes);
+	reader.window.check = source->check;
+	ret = merge(builder, &reader, offset, number, err);
+	tar_close(&reader);
+	return ret;
 }
 
 int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err)

@@ -8,33 +8,45 @@
 
 #include "base/thread.h"
 
-#define BUFFER_BYTES ((size_t)INFLATED_CHUNK_BYTES)
+#define BUFFER_BYTES SINK_BUFFER_BYTES
 
 static int write_all(struct sink *sink, const uint8_t *bytes, size_t length, struct error *err)
 {
 	for (size_t done = 0; done < length;) {
-		const ssize_t n = write(sink->to, bytes + done, length - done);
+		const ssize_t n = write(sink->to.fd, bytes + done, length - done);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
 			return error_set(err, -errno,
 					 "no space left in the cache %s after %llu MB: make room or set XDG_CACHE_HOME",
-					 sink->to_name, (unsigned long long)((sink->sums.size_bytes + done) >> 20));
+					 sink->to.name, (unsigned long long)((sink->sums.payload_bytes + done) >> 20));
 		if (n < 0)
-			return error_set(err, -errno, "cannot write to the cache %s: %s", sink->to_name, strerror(errno));
+			return error_set(err, -errno, "cannot write to the cache %s: %s", sink->to.name, strerror(errno));
 		done += (size_t)n;
+	}
+	return 0;
+}
+
+static int sum_chunks(struct sink *sink, const uint8_t *bytes, size_t length)
+{
+	for (size_t done = 0; done < length; done += CHUNK_BYTES) {
+		const size_t left = length - done;
+		const uint32_t sum = chunk_sum(bytes + done, left < CHUNK_BYTES ? left : CHUNK_BYTES);
+		if (array_append(&sink->sums.chunks, &sum, sizeof(sum)))
+			return -ENOMEM;
 	}
 	return 0;
 }
 
 static int empty_buffer(struct sink *sink, const uint8_t *bytes, size_t length, struct error *err)
 {
+	if (sum_chunks(sink, bytes, length))
+		return error_set(err, -ENOMEM, "out of memory");
 	const int ret = write_all(sink, bytes, length, err);
 	if (ret)
 		return ret;
-	sink->sums.checksum = cache_checksum(sink->sums.checksum, bytes, length);
-	sink->sums.size_bytes += length;
-	if (sink->sums.with_diff_id)
+	sink->sums.payload_bytes += length;
+	if (sink->to.with_diff_id)
 		SHA256_Update(&sink->sha256, bytes, length);
 	return 0;
 }
@@ -76,9 +88,9 @@ static void *work(void *arg)
 	return NULL;
 }
 
-int sink_begin(struct sink *sink, int to, const char *to_name, bool with_diff_id)
+int sink_begin(struct sink *sink, const struct inflate_target *to)
 {
-	*sink = (struct sink){ .to = to, .to_name = to_name, .sums = { .with_diff_id = with_diff_id } };
+	*sink = (struct sink){ .to = *to };
 	sink->buffers = malloc(SINK_BUFFERS * BUFFER_BYTES);
 	if (!sink->buffers)
 		return -ENOMEM;
@@ -114,7 +126,7 @@ void sink_put(struct sink *sink, size_t length)
 		give_back(sink, empty_buffer(sink, bytes, length, &err), &err);
 }
 
-int sink_end(struct sink *sink, struct inflated_sums *sums, struct error *err)
+int sink_end(struct sink *sink, struct payload_sums *sums, struct error *err)
 {
 	pthread_mutex_lock(&sink->lock);
 	sink->ended = true;
@@ -125,10 +137,8 @@ int sink_end(struct sink *sink, struct inflated_sums *sums, struct error *err)
 	pthread_mutex_destroy(&sink->lock);
 	pthread_cond_destroy(&sink->changed);
 	free(sink->buffers);
-	if (sink->code)
-		return error_set(err, sink->code, "%s", sink->err.text);
-	if (sink->sums.with_diff_id)
+	if (!sink->code && sink->to.with_diff_id)
 		SHA256_Final(sink->sums.diff_id, &sink->sha256);
 	*sums = sink->sums;
-	return 0;
+	return sink->code ? error_set(err, sink->code, "%s", sink->err.text) : 0;
 }

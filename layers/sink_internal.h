@@ -13,16 +13,17 @@
 #include <stdint.h>
 
 #include "base/error.h"
-#include "layers/cache.h"
+#include "layers/inflate_internal.h"
 
 #define SINK_BUFFERS 4u
+#define SINK_BUFFER_BYTES ((size_t)256 << 10)
+_Static_assert(SINK_BUFFER_BYTES % CHUNK_BYTES == 0, "only the last buffer may end within a chunk");
 
 struct sink {
-	int to;
-	const char *to_name; /* borrowed; for messages */
-	struct inflated_sums sums; /* the thread's until sink_end() */
+	struct inflate_target to;
+	struct payload_sums sums; /* the thread's until sink_end() */
 	SHA256_CTX sha256;
-	uint8_t *buffers; /* owned: SINK_BUFFERS of INFLATED_CHUNK_BYTES */
+	uint8_t *buffers; /* owned: SINK_BUFFERS of SINK_BUFFER_BYTES */
 	size_t lengths[SINK_BUFFERS];
 	bool threaded; /* else sink_put() does the work: no thread was to be had */
 	pthread_t thread;
@@ -35,15 +36,18 @@ struct sink {
 };
 
 /* Begins to write to `to`, from its start. Returns 0 or -ENOMEM. */
-int sink_begin(struct sink *sink, int to, const char *to_name, bool with_diff_id);
+int sink_begin(struct sink *sink, const struct inflate_target *to);
 
-/* The buffer to fill next, INFLATED_CHUNK_BYTES; waits for one that is empty. NULL: writing has failed, and sink_end() says how. */
+/* The buffer to fill next, SINK_BUFFER_BYTES; waits for one that is empty. NULL: writing has failed, and sink_end() says how. */
 uint8_t *sink_buffer(struct sink *sink);
 
-/* Hands over that buffer with so many bytes in it. */
+/* Hands over that buffer with so many bytes in it; all but the last one are full. */
 void sink_put(struct sink *sink, size_t length);
 
-/* Waits until all is written. Returns 0 with the sums, or -errno with a line. Also called when the producer has failed. */
-int sink_end(struct sink *sink, struct inflated_sums *sums, struct error *err);
+/*
+ * Waits until all is written. Returns 0, or -errno with a line; the sums are the caller's in any case. Also called when the producer
+ * has failed.
+ */
+int sink_end(struct sink *sink, struct payload_sums *sums, struct error *err);
 
 #endif

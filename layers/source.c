@@ -8,6 +8,7 @@
 #include "base/iov.h"
 #include "layers/cache.h"
 #include "layers/host_files_internal.h"
+#include "layers/inflated_file_internal.h"
 #include "layers/tree.h"
 
 /* A look at the file costs as much as reading this takes a twentieth of; what is shorter is looked at once in a tick. */
@@ -19,6 +20,7 @@ void tree_sources_free(struct tree_source *sources, uint32_t count)
 		if (sources[i].fd >= 0)
 			close(sources[i].fd);
 		host_files_destroy(sources[i].host);
+		chunk_check_destroy(sources[i].check);
 		free(sources[i].name);
 	}
 	free(sources);
@@ -49,7 +51,12 @@ static int check_unchanged(struct tree_source *source, size_t length, struct err
 
 static int read_file(struct tree_source *source, uint64_t offset, const struct iovec *iov, unsigned count, struct error *err)
 {
-	const int ret = iov_pread_full(source->fd, iov, count, offset);
+	int ret = source->check ? chunk_check_range(source->check, source->fd, offset, iov_total(iov, count)) : 0;
+	if (ret == -EBADMSG)
+		return error_set(err, ret, "its copy in the cache is damaged at byte %llu, and is made anew at the next start",
+				 (unsigned long long)offset);
+	if (!ret)
+		ret = iov_pread_full(source->fd, iov, count, offset);
 	if (!ret)
 		return source->stamp ? check_unchanged(source, iov_total(iov, count), err) : 0;
 	struct stat st;

@@ -38,14 +38,16 @@ static int out_of_memory(struct error *err)
 	return error_set(err, -ENOMEM, "out of memory");
 }
 
-/* Reads bytes that must be there. */
-static int read_bytes(struct tar_reader *reader, uint64_t offset, void *to, size_t length, struct error *err)
+int tar_read_bytes(struct tar_reader *reader, uint64_t offset, void *to, size_t length, struct error *err)
 {
 	if (offset > reader->size || length > reader->size - offset)
 		return truncated(reader, err);
 	const int ret = window_read(&reader->window, offset, to, length);
 	if (ret == -ENODATA)
 		return error_set(err, -EIO, "became shorter while it was read");
+	if (ret == -EBADMSG)
+		return error_set(err, ret, "its copy in the cache is damaged at byte %llu: start again, and it is made anew",
+				 (unsigned long long)offset);
 	return ret ? error_set(err, ret, "cannot read byte %llu: %s", (unsigned long long)offset, strerror(-ret)) : 0;
 }
 
@@ -77,14 +79,14 @@ static int read_header(struct tar_reader *reader, struct error *err)
 		return reader->has_extended ? truncated(reader, err) : 0;
 	if (reader->size - reader->next < TAR_BLOCK_BYTES)
 		return first ? error_set(err, -EINVAL, "is no tar archive") : truncated(reader, err);
-	int ret = read_bytes(reader, reader->next, &reader->header, TAR_BLOCK_BYTES, err);
+	int ret = tar_read_bytes(reader, reader->next, &reader->header, TAR_BLOCK_BYTES, err);
 	if (ret)
 		return ret;
 	const unsigned long long at = reader->next;
 	if (is_zero(&reader->header)) {
 		if (reader->size - reader->next < 2 * TAR_BLOCK_BYTES)
 			return 0;
-		ret = read_bytes(reader, reader->next + TAR_BLOCK_BYTES, &reader->header, TAR_BLOCK_BYTES, err);
+		ret = tar_read_bytes(reader, reader->next + TAR_BLOCK_BYTES, &reader->header, TAR_BLOCK_BYTES, err);
 		if (!ret && !is_zero(&reader->header))
 			ret = error_set(err, -EINVAL, "a single block of zeroes at byte %llu, not at the end", at);
 		return ret;
@@ -121,7 +123,7 @@ static int read_extended(struct tar_reader *reader, struct array *text, struct e
 	char *at = array_extend(text, size);
 	if (!at)
 		return out_of_memory(err);
-	ret = read_bytes(reader, reader->next, at, size, err);
+	ret = tar_read_bytes(reader, reader->next, at, size, err);
 	return ret ? ret : skip_data(reader, size, err);
 }
 

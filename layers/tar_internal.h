@@ -150,6 +150,9 @@ int tar_find_type(const struct tar_reader *reader, struct tar_entry *entry, bool
 /* The entry's own attributes, or else the global ones. */
 int tar_find_xattrs(struct tar_reader *reader, struct tar_entry *entry, struct error *err);
 
+/* Reads bytes that must be there. Returns 0 or -errno with a line. */
+int tar_read_bytes(struct tar_reader *reader, uint64_t offset, void *to, size_t length, struct error *err);
+
 /* The parts that live in tar_sparse.c. */
 
 /* Whether the PAX records make the entry a sparse file. */

@@ -40,14 +40,6 @@ static int take_ranges(struct tar_reader *reader, const char *at, unsigned count
 	return 0;
 }
 
-static int read_block(struct tar_reader *reader, uint64_t offset, char *block, struct error *err)
-{
-	if (offset > reader->size || reader->size - offset < TAR_BLOCK_BYTES)
-		return error_set(err, -ENODATA, "truncated at byte %llu", (unsigned long long)reader->size);
-	const int ret = window_read(&reader->window, offset, block, TAR_BLOCK_BYTES);
-	return ret ? error_set(err, ret, "cannot read byte %llu: %s", (unsigned long long)offset, strerror(-ret)) : 0;
-}
-
 static int read_map_gnu(struct tar_reader *reader, uint64_t *real_size, struct error *err)
 {
 	const char *header = (const char *)&reader->header;
@@ -59,7 +51,7 @@ static int read_map_gnu(struct tar_reader *reader, uint64_t *real_size, struct e
 	char more = header[482];
 	while (!ret && more) {
 		char block[TAR_BLOCK_BYTES] = { 0 };
-		ret = read_block(reader, reader->next, block, err);
+		ret = tar_read_bytes(reader, reader->next, block, TAR_BLOCK_BYTES, err);
 		if (ret)
 			break;
 		reader->next += TAR_BLOCK_BYTES;
@@ -83,7 +75,7 @@ static int next_line(struct tar_reader *reader, struct lines *lines, uint64_t *n
 		if (lines->at == TAR_BLOCK_BYTES) {
 			if (lines->stored < TAR_BLOCK_BYTES)
 				return error_set(err, -EINVAL, "the sparse map is longer than the data");
-			const int ret = read_block(reader, reader->next, lines->block, err);
+			const int ret = tar_read_bytes(reader, reader->next, lines->block, TAR_BLOCK_BYTES, err);
 			if (ret)
 				return ret;
 			reader->next += TAR_BLOCK_BYTES;

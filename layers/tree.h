@@ -75,6 +75,7 @@ struct tree_xattr {
 };
 
 struct host_files;
+struct chunk_check;
 
 /* Where contents come from: a file, memory, or the files of a host directory, which lie one behind the other (host_files_internal.h). */
 struct tree_source {
@@ -83,6 +84,7 @@ struct tree_source {
 	struct host_files *host; /* owned; NULL: it is no directory */
 	uint64_t size_bytes;
 	char *name;            /* owned; for messages: the layer's path */
+	struct chunk_check *check; /* owned; of a layer that was inflated (inflated_file_internal.h); NULL: it is read as it is */
 	uint64_t stamp;        /* file_stamp() of the file when it was opened; 0: it is not watched */
 	int64_t checked_ns;    /* the last look at it; atomic */
 	bool complained;       /* atomic */
@@ -116,7 +118,7 @@ uint32_t tree_lookup(const struct tree *tree, const char *path, int follow_last)
 
 /*
  * Reads the bytes of a source into the vector. Returns 0; -EIO when what the layer was read from has changed, become shorter or gone,
- * or another -errno. The first failure of a source is told in one message(). Any thread.
+ * -EBADMSG when its inflated copy in the cache is damaged, or another -errno. The first failure of a source is told in one message(). Any thread.
  *
  * What is noticed: of a host directory every change of a file. Of an archive a new size or time of modification, looked for after every
  * large read and once in a tick of the clock (a few milliseconds) for small ones; a rename or removal does no harm there.

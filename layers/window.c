@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "layers/inflated_file_internal.h"
+
 #define WANT_LEAST ((size_t)4 << 10)
 #define WANT_MOST ((size_t)64 << 10)
 #define WANT_FIRST ((size_t)16 << 10)
@@ -21,10 +23,13 @@ void window_close(struct window *window)
 	window->buffer = NULL;
 }
 
-static int pread_full(int fd, void *to, size_t length, uint64_t offset)
+static int read_full(const struct window *window, void *to, size_t length, uint64_t offset)
 {
+	const int ret = window->check ? chunk_check_range(window->check, window->fd, offset, length) : 0;
+	if (ret)
+		return ret;
 	for (size_t done = 0; done < length;) {
-		const ssize_t n = pread(fd, (char *)to + done, length - done, (off_t)(offset + done));
+		const ssize_t n = pread(window->fd, (char *)to + done, length - done, (off_t)(offset + done));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -49,7 +54,7 @@ static int refill(struct window *window, uint64_t offset)
 	const size_t length = left < window->want ? (size_t)left : window->want;
 	window->hits = 0;
 	window->length = 0;
-	const int ret = pread_full(window->fd, window->buffer, length, window->base + offset);
+	const int ret = read_full(window, window->buffer, length, window->base + offset);
 	if (ret)
 		return ret;
 	window->start = offset;
@@ -72,7 +77,7 @@ int window_read(struct window *window, uint64_t offset, void *to, size_t length)
 	if (inside(window, offset, length)) {
 		window->hits++;
 	} else if (length > WANT_LEAST) {
-		return pread_full(window->fd, to, length, window->base + offset);
+		return read_full(window, to, length, window->base + offset);
 	} else {
 		const int ret = refill(window, offset);
 		if (ret)

@@ -11,11 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct chunk_check;
+
 struct window {
 	int fd;                /* borrowed; -1: memory */
 	const uint8_t *memory; /* borrowed */
 	uint64_t size;         /* of the file, from `base` on */
 	uint64_t base;         /* where in the file offset 0 is */
+	struct chunk_check *check; /* borrowed; NULL: the file is read as it is */
 	uint8_t *buffer;       /* owned */
 	uint64_t start;        /* where in the file the buffer's contents come from */
 	size_t length;         /* how many there are */
@@ -28,7 +31,7 @@ void window_close(struct window *window);
 
 /*
  * Copies `length` bytes at `offset` to `to`; the caller has checked that they lie in the file. Returns 0, -ENOMEM, -ENODATA when
- * the file has become shorter, or the error of pread.
+ * the file has become shorter, -EBADMSG when `check` finds it damaged, or the error of pread.
  */
 int window_read(struct window *window, uint64_t offset, void *to, size_t length);
 

@@ -1,0 +1,27 @@
+/* Inflating a compressed range to a file of the cache, or its start to memory. */
+#ifndef TRVMM_LAYERS_INFLATE_INTERNAL_H
+#define TRVMM_LAYERS_INFLATE_INTERNAL_H
+
+#include "layers/cache.h"
+#include "layers/inflated_file_internal.h"
+
+struct inflate_target {
+	int fd;                /* borrowed: written from its start */
+	const char *name;      /* borrowed; for messages */
+	bool with_diff_id;     /* whether sums.diff_id is wanted */
+};
+
+/*
+ * Inflates all members of the range. Returns 0 with the sums, whose array is the caller's; -EINVAL (corrupt), -ENODATA (truncated),
+ * -EFBIG (needs too much memory, or is larger than the limit) or an I/O error with a line that names the byte of the compressed range.
+ */
+int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits,
+		 const struct inflate_target *to, struct payload_sums *sums, struct error *err);
+
+/* The first bytes of what the range inflates to, into memory; fewer when there are no more or they are corrupt. Returns how many. */
+size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length);
+
+/* The line for a layer that inflates to more than that. Returns -EFBIG. */
+int inflate_too_large(uint64_t max_bytes, struct error *err);
+
+#endif
