@@ -188,12 +188,14 @@ static inline void digest_remember(const struct cache *cache, const struct stat 
 }
 
 struct codec;
+struct growth;
 struct progress;
 
 /* What inflating is bound by and tells; NULL: the default bound, and nothing. */
 struct inflate_limits {
 	uint64_t max_bytes;    /* of one layer, inflated */
 	struct progress *progress; /* NULL: none */
+	struct growth *growth; /* NULL: nobody reads meanwhile */
 };
 
 /*

@@ -12,6 +12,7 @@
 
 #include "layers/cache.h"
 #include "layers/codec_internal.h"
+#include "layers/growth_internal.h"
 #include "layers/inflate_internal.h"
 #include "layers/layers.h"
 #include "layers/progress_internal.h"
@@ -192,6 +193,7 @@ int inflate_file(const struct file_range *from, const struct codec *codec, const
 	const int written = sink_end(&sink, sums, &sink_err);
 	if (written && (!ret || ret == -EPIPE))
 		ret = error_set(err, written, "%s", sink_err.text);
+	growth_end(to->growth);
 	if (ret)
 		array_free(&sums->chunks);
 	return ret;

@@ -93,6 +93,11 @@ struct entry_source {
 	const struct inflate_limits *limits;
 };
 
+static struct growth *growth_of(const struct entry_source *from)
+{
+	return from->limits ? from->limits->growth : NULL;
+}
+
 static int cache_error(const struct cache *cache, int code, const char *what, struct error *err)
 {
 	return error_set(err, code, "cannot %s the cache %s: %s", what, cache->path, strerror(-code));
@@ -156,7 +161,7 @@ static int make_entry(const struct cache *cache, const struct entry_source *from
 	int ret = cache_create(cache, "layers", name, &file);
 	if (ret)
 		return cache_error(cache, ret, "create a file in", err);
-	const struct inflate_target to = { file.fd, cache->path, with_diff_id };
+	const struct inflate_target to = { file.fd, cache->path, growth_of(from), with_diff_id };
 	ret = inflate_entry(from, &to, &sums, err);
 	if (!ret)
 		ret = end_entry(cache, &sums, file.fd, digest, err);
@@ -251,7 +256,7 @@ static int make_unknown(const struct cache *cache, const struct entry_source *fr
 		trim(cache);
 	if (!known && !cache_create(cache, "layers", "unknown", &file) && !file.named &&
 	    !thread_start(&hashing.thread, hash, &hashing)) {
-		const struct inflate_target to = { file.fd, cache->path, false };
+		const struct inflate_target to = { file.fd, cache->path, growth_of(from), false };
 		ret = inflate_entry(from, &to, &sums, err);
 		pthread_join(hashing.thread, NULL);
 		if (!ret && hashing.code)

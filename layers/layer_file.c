@@ -9,6 +9,7 @@
 
 #include "layers/builder_internal.h"
 #include "layers/directory_internal.h"
+#include "layers/growth_internal.h"
 #include "layers/inflated_file_internal.h"
 #include "layers/tar_internal.h"
 
@@ -116,11 +117,43 @@ static int merge_tar(struct layer_file *layer, struct tree_builder *builder, str
 	return ret;
 }
 
+/* While it is inflated. The tree gets the descriptor of the complete file, which is for reading only. */
+static int merge_growing(struct layer_file *layer, struct tree_builder *builder, struct error *err)
+{
+	uint32_t number;
+	int ret = builder_begin_layer(builder, err);
+	if (ret)
+		return ret;
+	if (builder_add_source(builder, -1, NULL, 0, layer->name, &number))
+		return error_set(err, -ENOMEM, "out of memory");
+	struct tar_reader reader;
+	tar_open_growing(&reader, layer->growth);
+	ret = merge(builder, &reader, 0, number, err);
+	tar_close(&reader);
+	if (!growth_is_settled(layer->growth) && !ret)
+		ret = -ECANCELED; /* why is said by who inflates */
+	if (ret)
+		return ret;
+	struct tree_source *source = &builder->sources[number];
+	source->fd = layer->fd;
+	source->size_bytes = layer->tar_bytes;
+	layer->fd = -1;
+	ret = chunk_check_create(source->fd, &source->check);
+	return ret ? error_set(err, ret, "its copy in the cache cannot be read: start again, and it is made anew") : 0;
+}
+
+static int merge_layer(struct layer_file *layer, struct tree_builder *builder, struct error *err)
+{
+	if (layer->growth && growth_is_begun(layer->growth))
+		return merge_growing(layer, builder, err);
+	return layer->growth && !growth_is_settled(layer->growth) ? -ECANCELED : merge_tar(layer, builder, err);
+}
+
 int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err)
 {
 	int ret;
 	if (layer->kind == LAYER_TAR) {
-		ret = merge_tar(layer, builder, err);
+		ret = merge_layer(layer, builder, err);
 	} else {
 		const struct host_placing placing = {
 			.name = layer->name, .guest = layer->guest ? layer->guest : "", .added = layer->guest != NULL

@@ -26,6 +26,7 @@ struct layer_file {
 	struct expected_digests expected; /* what an image says of it */
 	uint64_t tar_bytes;    /* after layer_file_unpack() */
 	const struct codec *codec; /* borrowed: its compression; NULL: none */
+	struct growth *growth; /* borrowed: how far unpacking is; NULL: it is done, or nobody merges meanwhile */
 	bool inflated;         /* the tar lies in the cache, under `digest` */
 	uint8_t digest[DIGEST_BYTES];
 };
@@ -43,14 +44,18 @@ struct file_range layer_file_range(const struct layer_file *layer);
 /* Puts that beginning before a line. Returns `code`. */
 int layer_file_error(const struct layer_file *layer, int code, struct error *err);
 
+/* Finds out by their first bytes what the files are. */
+int layer_files_recognise(struct layer_file *layers, size_t count, struct error *err);
+
 /*
- * Finds out by their first bytes what the files are, and has compressed ones inflated, several at a time. `cache` may be closed (fd
- * -1): then it is opened, where `spec` says, when it is needed. The line in `err` names the layer; when several fail, the lowest.
+ * Has compressed ones inflated, several at a time, and verifies what images say of them; each layer's `growth` is settled when it is in
+ * its place. `cache` may be closed (fd -1): then it is opened, where `spec` says, when it is needed. The line in `err` names the layer;
+ * when several fail, the lowest.
  */
 int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const struct layers_spec *spec,
 		       struct error *err);
 
-/* Merges it into the tree, which takes over the descriptor. */
+/* Merges it into the tree, which takes over the descriptor; with `growth` while it is unpacked, and waits until that is done. */
 int layer_file_merge(struct layer_file *layer, struct tree_builder *builder, struct error *err);
 
 #endif

@@ -9,7 +9,21 @@
 
 #include "layers/builder_internal.h"
 #include "layers/index_internal.h"
+#include "layers/merging_internal.h"
 #include "layers/stack_internal.h"
+
+/* Inflates what is compressed, and merges all layers. */
+static int unpack_and_merge(struct stack *stack, struct tree_builder *builder, struct cache *cache, const struct layers_spec *spec,
+			    struct error *err)
+{
+	struct merging merging;
+	int ret = layer_files_recognise(stack->layers, stack->layer_count, err);
+	if (ret)
+		return ret;
+	merging_begin(&merging, stack->layers, stack->layer_count, builder);
+	ret = layer_files_unpack(stack->layers, stack->layer_count, cache, spec, err);
+	return merging_end(&merging, ret, err);
+}
 
 int layers_apply_file(struct tree_builder *builder, const char *path, const char *cache_dir, struct error *err)
 {
@@ -18,9 +32,7 @@ int layers_apply_file(struct tree_builder *builder, const char *path, const char
 	const struct layers_spec spec = { .paths = &path, .path_count = 1, .cache_dir = cache_dir };
 	int ret = stack_open(&stack, &spec, &cache, err);
 	if (!ret)
-		ret = layer_files_unpack(stack.layers, stack.layer_count, &cache, &spec, err);
-	for (size_t i = 0; i < stack.layer_count && !ret; i++)
-		ret = layer_file_merge(&stack.layers[i], builder, err);
+		ret = unpack_and_merge(&stack, builder, &cache, &spec, err);
 	stack_close(&stack);
 	cache_close(&cache);
 	return ret;
@@ -47,17 +59,16 @@ int tree_builder_add_memory_file(struct tree_builder *builder, const char *path,
 	return ret ? error_prefix(err, ret, "%s", path) : 0;
 }
 
-static int build(struct layer_file *layers, size_t layer_count, const struct layers_memory_file *files, size_t file_count,
-		 struct tree **tree, struct error *err)
+static int build(struct cache *cache, const struct layers_spec *spec, struct stack *stack, struct tree **tree, struct error *err)
 {
 	struct tree_builder *builder = tree_builder_create();
 	if (!builder)
 		return error_set(err, -ENOMEM, "out of memory");
-	int ret = 0;
-	for (size_t i = 0; i < layer_count && !ret; i++)
-		ret = layer_file_merge(&layers[i], builder, err);
-	for (size_t i = 0; i < file_count && !ret; i++)
-		ret = tree_builder_add_memory_file(builder, files[i].path, files[i].mode, files[i].data, files[i].length, err);
+	int ret = unpack_and_merge(stack, builder, cache, spec, err);
+	for (size_t i = 0; i < spec->file_count && !ret; i++) {
+		const struct layers_memory_file *file = &spec->files[i];
+		ret = tree_builder_add_memory_file(builder, file->path, file->mode, file->data, file->length, err);
+	}
 	if (!ret)
 		ret = tree_builder_finish(builder, tree, err);
 	tree_builder_destroy(builder);
@@ -65,12 +76,10 @@ static int build(struct layer_file *layers, size_t layer_count, const struct lay
 }
 
 /* The tree was not in the cache: reads the layers, and saves it for the next time. */
-static int build_and_save(struct cache *cache, const struct layers_spec *spec, const struct stack *stack, struct tree **tree,
+static int build_and_save(struct cache *cache, const struct layers_spec *spec, struct stack *stack, struct tree **tree,
 			  struct error *err)
 {
-	int ret = layer_files_unpack(stack->layers, stack->layer_count, cache, spec, err);
-	if (!ret)
-		ret = build(stack->layers, stack->layer_count, spec->files, spec->file_count, tree, err);
+	const int ret = build(cache, spec, stack, tree, err);
 	if (!ret && cache->fd >= 0)
 		index_save(cache, stack->layers, stack->layer_count, spec->files, spec->file_count, *tree);
 	return ret;

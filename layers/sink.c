@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/thread.h"
+#include "layers/growth_internal.h"
 
 #define BUFFER_BYTES SINK_BUFFER_BYTES
 
@@ -46,6 +47,7 @@ static int empty_buffer(struct sink *sink, const uint8_t *bytes, size_t length, 
 	if (ret)
 		return ret;
 	sink->sums.payload_bytes += length;
+	growth_advance(sink->to.growth, length);
 	if (sink->to.with_diff_id)
 		SHA256_Update(&sink->sha256, bytes, length);
 	return 0;
@@ -94,6 +96,7 @@ int sink_begin(struct sink *sink, const struct inflate_target *to)
 	sink->buffers = malloc(SINK_BUFFERS * BUFFER_BYTES);
 	if (!sink->buffers)
 		return -ENOMEM;
+	growth_begin(to->growth, to->fd);
 	SHA256_Init(&sink->sha256);
 	pthread_mutex_init(&sink->lock, NULL);
 	pthread_cond_init(&sink->changed, NULL);

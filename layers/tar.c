@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "layers/growth_internal.h"
+
 void tar_open(struct tar_reader *reader, int fd, const uint8_t *memory, uint64_t size)
 {
 	*reader = (struct tar_reader){ .size = size };
@@ -15,6 +17,18 @@ void tar_open_at(struct tar_reader *reader, int fd, uint64_t base, uint64_t size
 {
 	tar_open(reader, fd, NULL, size);
 	reader->window.base = base;
+}
+
+void tar_open_growing(struct tar_reader *reader, struct growth *growth)
+{
+	tar_open(reader, growth->fd, NULL, GROWTH_UNKNOWN_BYTES);
+	reader->window.growth = growth;
+}
+
+void tar_await(struct tar_reader *reader, uint64_t end)
+{
+	if (reader->window.growth)
+		reader->size = window_find_size(&reader->window, end);
 }
 
 void tar_close(struct tar_reader *reader)
@@ -40,6 +54,10 @@ static int out_of_memory(struct error *err)
 
 int tar_read_bytes(struct tar_reader *reader, uint64_t offset, void *to, size_t length, struct error *err)
 {
+	uint64_t end;
+	if (__builtin_add_overflow(offset, length, &end))
+		return truncated(reader, err);
+	tar_await(reader, end);
 	if (offset > reader->size || length > reader->size - offset)
 		return truncated(reader, err);
 	const int ret = window_read(&reader->window, offset, to, length);
@@ -56,9 +74,12 @@ static int skip_data(struct tar_reader *reader, uint64_t length, struct error *e
 {
 	uint64_t end;
 	if (__builtin_add_overflow(reader->next, length, &end) ||
-	    __builtin_add_overflow(end, (uint64_t)TAR_BLOCK_BYTES - 1, &end))
+	    __builtin_add_overflow(end, (uint64_t)TAR_BLOCK_BYTES - 1, &end)) {
+		tar_await(reader, UINT64_MAX);
 		return truncated(reader, err);
+	}
 	end -= end % TAR_BLOCK_BYTES;
+	tar_await(reader, end);
 	if (end > reader->size)
 		return truncated(reader, err);
 	reader->next = end;
@@ -75,6 +96,7 @@ static bool is_zero(const struct tar_header *header)
 static int read_header(struct tar_reader *reader, struct error *err)
 {
 	const bool first = reader->next == 0;
+	tar_await(reader, reader->next + 2 * TAR_BLOCK_BYTES);
 	if (reader->next == reader->size && !first)
 		return reader->has_extended ? truncated(reader, err) : 0;
 	if (reader->size - reader->next < TAR_BLOCK_BYTES)
@@ -115,6 +137,7 @@ static int read_extended(struct tar_reader *reader, struct array *text, struct e
 	int ret = header_size(reader, &size, err);
 	if (ret)
 		return ret;
+	tar_await(reader, size > TAR_EXTENDED_MAX ? UINT64_MAX : reader->next + size);
 	if (size > reader->size - reader->next)
 		return truncated(reader, err);
 	if (size > TAR_EXTENDED_MAX)

@@ -114,7 +114,7 @@ struct tar_entry {
 
 struct tar_reader {
 	struct window window;
-	uint64_t size;         /* of the archive */
+	uint64_t size;         /* of the archive; while it grows, a bound that is too large: see tar_await() */
 	uint64_t next;         /* where the next header starts */
 	uint64_t entries;      /* handed out so far */
 	struct tar_header header;
@@ -131,6 +131,8 @@ struct tar_reader {
 void tar_open(struct tar_reader *reader, int fd, const uint8_t *memory, uint64_t size);
 /* The same for an archive that begins at `base` of the file. Offsets in entries count from there. */
 void tar_open_at(struct tar_reader *reader, int fd, uint64_t base, uint64_t size);
+/* The same for a file that is still written: the reader waits for what it needs, and finds and says the same. */
+void tar_open_growing(struct tar_reader *reader, struct growth *growth);
 void tar_close(struct tar_reader *reader);
 
 /*
@@ -149,6 +151,12 @@ int tar_find_attributes(const struct tar_reader *reader, struct tar_entry *entry
 int tar_find_type(const struct tar_reader *reader, struct tar_entry *entry, bool *stored, struct error *err);
 /* The entry's own attributes, or else the global ones. */
 int tar_find_xattrs(struct tar_reader *reader, struct tar_entry *entry, struct error *err);
+
+/*
+ * To be called before a comparison with reader->size: waits until the archive has come to `end` or is complete, and makes `size` such that
+ * what lies before `end` compares as it does with the final one.
+ */
+void tar_await(struct tar_reader *reader, uint64_t end);
 
 /* Reads bytes that must be there. Returns 0 or -errno with a line. */
 int tar_read_bytes(struct tar_reader *reader, uint64_t offset, void *to, size_t length, struct error *err);

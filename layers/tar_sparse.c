@@ -159,6 +159,8 @@ int tar_sparse_read(struct tar_reader *reader, uint64_t stored, uint64_t *real_s
 	reader->ranges.used = 0;
 	int ret = reader->header.type == 'S' ? read_map_gnu(reader, real_size, err)
 					     : read_map_pax(reader, &stored, real_size, err);
+	uint64_t end;
+	tar_await(reader, __builtin_add_overflow(reader->next, stored, &end) ? UINT64_MAX : end);
 	if (!ret && (reader->next > reader->size || stored > reader->size - reader->next))
 		ret = error_set(err, -ENODATA, "truncated at byte %llu", (unsigned long long)reader->size);
 	return ret ? ret : make_extents(reader, stored, *real_size, err);

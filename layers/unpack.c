@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "layers/codec_internal.h"
+#include "layers/growth_internal.h"
 #include "layers/layer_file_internal.h"
 #include "layers/progress_internal.h"
 
@@ -51,12 +52,14 @@ static bool needs_work(const struct layer_file *layer)
 	return layer->codec || digest_is_told(layer->expected.digest) || digest_is_told(layer->expected.diff_id);
 }
 
-static int inflate(struct layer_file *layer, const struct cache *cache, const struct inflate_limits *limits, struct error *err)
+static int inflate(struct layer_file *layer, const struct cache *cache, const struct inflate_limits *shared, struct error *err)
 {
 	const struct file_range range = layer_file_range(layer);
+	struct inflate_limits limits = *shared;
+	limits.growth = layer->growth;
 	int fd;
 	const int ret =
-	    inflated_open(cache, &range, layer->codec, &layer->expected, limits, &fd, &layer->tar_bytes, layer->digest, err);
+	    inflated_open(cache, &range, layer->codec, &layer->expected, &limits, &fd, &layer->tar_bytes, layer->digest, err);
 	if (ret)
 		return ret;
 	close(layer->fd);
@@ -78,15 +81,15 @@ struct crew {
 	struct error *err; /* NULL, or of the caller */
 };
 
-static void work_on(struct crew *crew, size_t i)
+static int work_on(struct crew *crew, size_t i)
 {
 	struct error err = { "" };
 	struct layer_file *layer = &crew->layers[i];
 	if (!needs_work(layer))
-		return;
+		return 0;
 	const int ret = layer->codec ? inflate(layer, crew->cache, &crew->limits, &err) : verify(layer, crew->cache, &err);
 	if (!ret)
-		return;
+		return 0;
 	layer_file_error(layer, ret, &err);
 	pthread_mutex_lock(&crew->lock);
 	if (i < crew->failed) {
@@ -95,13 +98,15 @@ static void work_on(struct crew *crew, size_t i)
 		error_set(crew->err, ret, "%s", err.text);
 	}
 	pthread_mutex_unlock(&crew->lock);
+	return ret;
 }
 
 static void *work(void *arg)
 {
 	struct crew *crew = arg;
+	/* From then on the layer is the merging's. */
 	for (size_t i; (i = atomic_fetch_add(&crew->next, 1)) < crew->count;)
-		work_on(crew, i);
+		growth_settle(crew->layers[i].growth, work_on(crew, i) != 0);
 	return NULL;
 }
 
@@ -136,15 +141,22 @@ struct inflate_limits inflate_limits_begin(const struct layers_spec *spec, struc
 	};
 }
 
+int layer_files_recognise(struct layer_file *layers, size_t count, struct error *err)
+{
+	for (size_t i = 0; i < count; i++) {
+		const int ret = recognise(&layers[i], err);
+		if (ret)
+			return layer_file_error(&layers[i], ret, err);
+	}
+	return 0;
+}
+
 int layer_files_unpack(struct layer_file *layers, size_t count, struct cache *cache, const struct layers_spec *spec,
 		       struct error *err)
 {
 	size_t busy = 0, first = 0;
 	uint64_t compressed_bytes = 0;
 	for (size_t i = 0; i < count; i++) {
-		int ret = recognise(&layers[i], err);
-		if (ret)
-			return layer_file_error(&layers[i], ret, err);
 		if (layers[i].codec)
 			compressed_bytes += layers[i].length;
 		if (needs_work(&layers[i]) && !busy++)

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "layers/growth_internal.h"
 #include "layers/inflated_file_internal.h"
 
 #define WANT_LEAST ((size_t)4 << 10)
@@ -21,6 +22,13 @@ void window_close(struct window *window)
 {
 	free(window->buffer);
 	window->buffer = NULL;
+}
+
+uint64_t window_find_size(struct window *window, uint64_t end)
+{
+	if (window->growth && window->size == GROWTH_UNKNOWN_BYTES && end > window->grown)
+		window->size = growth_wait(window->growth, end, &window->grown);
+	return window->size;
 }
 
 static int read_full(const struct window *window, void *to, size_t length, uint64_t offset)
@@ -50,7 +58,7 @@ static int refill(struct window *window, uint64_t offset)
 	} else if (window->hits <= 2 && window->want > WANT_LEAST) {
 		window->want /= 2;
 	}
-	const uint64_t left = window->size - offset;
+	const uint64_t left = (window->growth ? window->grown : window->size) - offset;
 	const size_t length = left < window->want ? (size_t)left : window->want;
 	window->hits = 0;
 	window->length = 0;

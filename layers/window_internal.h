@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct chunk_check;
+struct growth;
 
 struct window {
 	int fd;                /* borrowed; -1: memory */
@@ -19,6 +20,8 @@ struct window {
 	uint64_t size;         /* of the file, from `base` on */
 	uint64_t base;         /* where in the file offset 0 is */
 	struct chunk_check *check; /* borrowed; NULL: the file is read as it is */
+	struct growth *growth; /* borrowed; NULL: the file is complete */
+	uint64_t grown;        /* what of it can be read */
 	uint8_t *buffer;       /* owned */
 	uint64_t start;        /* where in the file the buffer's contents come from */
 	size_t length;         /* how many there are */
@@ -28,6 +31,12 @@ struct window {
 
 void window_open(struct window *window, int fd, const uint8_t *memory, uint64_t size);
 void window_close(struct window *window);
+
+/*
+ * The size of the file, when it has fewer bytes than `end` or is complete; of one that grows and has come so far it is
+ * GROWTH_UNKNOWN_BYTES. Waits until one of them is known.
+ */
+uint64_t window_find_size(struct window *window, uint64_t end);
 
 /*
  * Copies `length` bytes at `offset` to `to`; the caller has checked that they lie in the file. Returns 0, -ENOMEM, -ENODATA when
