@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "vmm/env_file.h"
 #include "vmm/host.h"
 #include "vmm/layout.h"
 #include "vmm/registry.h"
@@ -40,6 +41,7 @@ enum option_id {
 	OPT_RW_DISK,
 	OPT_DISK_FEATURES,
 	OPT_DISK,
+	OPT_ENV_FILE,
 	OPT_NAME,
 	OPT_RM,
 	OPT_VERSION,
@@ -65,6 +67,7 @@ static const struct option_row table[] = {
 	{ OPT_DISK_FEATURES, "disk-features", "LIST", "has_journal, metadata_csum for the root disk; ^has_journal for a kept one" },
 	{ OPT_DISK, "disk", "SPEC[:ro]", "one more disk: a file, nbd://..., or layers=A[,B...]; repeatable" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
+	{ OPT_ENV_FILE, "env-file", "FILE", "such variables, one a line; those of --env come over them; repeatable" },
 	{ OPT_ENTRYPOINT, "entrypoint", "COMMAND", "run this instead of the image's entrypoint" },
 	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },
 	{ OPT_USER, "user", "USER[:GROUP]", "user of the command, names or numbers (default: root)" },
@@ -223,35 +226,72 @@ static int add_host_file(struct options *options, const char *argument, struct e
 	return 0;
 }
 
-/* Sets K=V, in the place of an earlier K. */
+/* Where a list has a variable of this name; NULL: it has none. */
+static char **find_variable(char **list, size_t count, const char *name, size_t name_length)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strncmp(list[i], name, name_length) && list[i][name_length] == '=')
+			return &list[i];
+	return NULL;
+}
+
+/* Sets K=V, in the place of an earlier K. Takes `variable`, NULL for one that there was no memory for. */
+static int set_variable(char ***list, size_t *count, char *variable, struct error *err)
+{
+	char **earlier = variable ? find_variable(*list, *count, variable, strcspn(variable, "=")) : NULL;
+	if (earlier) {
+		free(*earlier);
+		*earlier = variable;
+		return 0;
+	}
+	if (variable && list_append(list, count, variable) == 0)
+		return 0;
+	free(variable);
+	return error_set(err, -ENOMEM, "out of memory");
+}
+
 static int add_env(struct options *options, const char *argument, struct error *err)
 {
 	const size_t name_length = strcspn(argument, "=");
-	char *copy = NULL;
+	char *variable = NULL;
 	if (name_length == 0)
 		return error_set(err, -EINVAL, "--env '%s': give NAME=VALUE or NAME", argument);
 	if (argument[name_length] == '=') {
-		copy = strdup(argument);
+		variable = strdup(argument);
 	} else {
 		const char *value = getenv(argument);
 		if (!value)
 			return 0; /* as docker does: what the caller does not have is not set */
-		if (asprintf(&copy, "%s=%s", argument, value) < 0)
-			copy = NULL;
+		if (asprintf(&variable, "%s=%s", argument, value) < 0)
+			variable = NULL;
 	}
-	if (!copy)
-		return error_set(err, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < options->env_count; i++) {
-		if (!strncmp(options->env[i], argument, name_length) && options->env[i][name_length] == '=') {
-			free(options->env[i]);
-			options->env[i] = copy;
-			return 0;
+	return set_variable(&options->env, &options->env_count, variable, err);
+}
+
+static int take_file_variable(void *data, const char *variable, struct error *err)
+{
+	struct options *options = data;
+	return set_variable(&options->file_env, &options->file_env_count, strdup(variable), err);
+}
+
+/* What --env set counts more than what is in files, wherever it stood. */
+static int merge_file_env(struct options *options, struct error *err)
+{
+	const size_t given_count = options->env_count;
+	for (size_t i = 0; i < options->file_env_count; i++) {
+		char *variable = options->file_env[i];
+		const bool is_path = !strncmp(variable, "PATH=", 5);
+		options->file_env[i] = NULL;
+		if (is_path ? options->path_given : find_variable(options->env, given_count, variable, strcspn(variable, "=")) != NULL) {
+			free(variable);
+			continue;
 		}
+		options->path_given |= is_path;
+		const int result = set_variable(&options->env, &options->env_count, variable, err);
+		if (result < 0)
+			return result;
 	}
-	if (list_append(&options->env, &options->env_count, copy) == 0)
-		return 0;
-	free(copy);
-	return error_set(err, -ENOMEM, "out of memory");
+	return 0;
 }
 
 static int parse_count(const char *name, const char *text, unsigned least, unsigned most, unsigned *count, struct error *err)
@@ -359,6 +399,8 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 	case OPT_ENV:
 		options->path_given |= !strncmp(argument, "PATH=", 5);
 		return add_env(options, argument, err);
+	case OPT_ENV_FILE:
+		return env_file_read(argument, take_file_variable, options, err) < 0 ? -EINVAL : 0;
 	case OPT_WORKDIR:
 		options->workdir = argument;
 		return 0;
@@ -484,6 +526,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 		grammar_add(&grammar, &table[i]);
 	if (result == 0)
 		result = walk_options(argc, argv, &grammar, "+", take_option, options, err);
+	if (result == 0)
+		result = merge_file_env(options, err);
 	options->command = (const char *const *)argv + optind;
 	if (result < 0 || options->help || options->version)
 		return result;
@@ -538,6 +582,8 @@ void options_destroy(struct options *options)
 		free(options->layers[i]);
 	for (size_t i = 0; i < options->env_count; i++)
 		free(options->env[i]);
+	for (size_t i = 0; i < options->file_env_count; i++)
+		free(options->file_env[i]);
 	for (size_t i = 0; i < options->disk_count; i++)
 		free(options->disks[i]);
 	for (size_t i = 0; i < options->added_count; i++)
@@ -545,8 +591,9 @@ void options_destroy(struct options *options)
 	free(options->layers);
 	free(options->added);
 	free(options->env);
+	free(options->file_env);
 	free(options->disks);
-	options->layers = options->env = options->disks = NULL;
+	options->layers = options->env = options->file_env = options->disks = NULL;
 	options->added = NULL;
-	options->layer_count = options->added_count = options->env_count = options->disk_count = 0;
+	options->layer_count = options->added_count = options->env_count = options->file_env_count = options->disk_count = 0;
 }

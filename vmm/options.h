@@ -22,6 +22,8 @@ struct options {
 	size_t added_count;
 	char **env;              /* "K=V", NULL-terminated; starts with the defaults */
 	size_t env_count;
+	char **file_env;         /* of --env-file; all of it is in env when the parsing is over */
+	size_t file_env_count;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
 	uint64_t max_layer_bytes; /* 0: the default */

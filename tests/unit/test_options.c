@@ -440,6 +440,81 @@ Test(options, env_without_a_name)
 	BAD("--env '='", "--env", "=", "sh");
 }
 
+/* A file in /tmp with these bytes; the caller removes it. */
+static const char *write_file(const void *bytes, size_t length)
+{
+	static char path[64];
+	strcpy(path, "/tmp/trvmm-test-XXXXXX");
+	const int fd = mkstemp(path);
+	cr_assert(fd >= 0 && write(fd, bytes, length) == (ssize_t)length);
+	close(fd);
+	return path;
+}
+
+Test(options, env_file)
+{
+	static const char text[] = "\xef\xbb\xbf# comment\n\nA=1\n \t B= two  \n#C=3\nD=\"x\" # y\nE=\r\n   \nF=a=b\nA=last\n"
+				   "TRVMM_TEST_HERE\nTRVMM_TEST_AWAY\nG=given\nLAST=\r";
+	setenv("TRVMM_TEST_HERE", "from here", 1);
+	unsetenv("TRVMM_TEST_AWAY");
+	const char *path = write_file(text, sizeof(text) - 1);
+	GOOD("-e", "G=option", "--env-file", path, "-e", "F", "sh");
+	cr_expect_str_eq(env_value("A"), "last");
+	cr_expect_str_eq(env_value("B"), " two  ");
+	cr_expect_null(env_value("C"));
+	cr_expect_str_eq(env_value("D"), "\"x\" # y");
+	cr_expect_str_eq(env_value("E"), "");
+	cr_expect_str_eq(env_value("F"), "a=b");
+	cr_expect_str_eq(env_value("TRVMM_TEST_HERE"), "from here");
+	cr_expect_null(env_value("TRVMM_TEST_AWAY"));
+	cr_expect_str_eq(env_value("G"), "option");
+	cr_expect_str_eq(env_value("LAST"), "\r");
+	cr_expect(!options.path_given);
+	unlink(path);
+	GOOD("--env-file", "/dev/null", "sh");
+	cr_expect_eq(options.env_count, 1);
+}
+
+Test(options, env_file_with_a_path)
+{
+	const char *path = write_file("PATH=/file\n", 11);
+	GOOD("--env-file", path, "sh");
+	cr_expect(options.path_given);
+	cr_expect_str_eq(env_value("PATH"), "/file");
+	GOOD("--env-file", path, "-e", "PATH=/option", "sh");
+	cr_expect_str_eq(env_value("PATH"), "/option");
+	unlink(path);
+}
+
+Test(options, env_file_that_is_none)
+{
+	static const struct {
+		const char *text, *complaint;
+		size_t length;
+	} bad[] = {
+		{ "A=1\n=x\n", "line 2: no name", 7 },
+		{ "A=1\n\n# =\nB C=1\n", "line 4: blanks in the name 'B C'", 15 },
+		{ "A\t=1", "line 1: blanks in the name 'A\\x09'", 4 },
+		{ "A B", "line 1: blanks in the name 'A B'", 3 },
+		{ "A=1\nB=\0C\n", "line 2: a 0 byte", 9 },
+	};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		const char *path = write_file(bad[i].text, bad[i].length);
+		BAD(bad[i].complaint, "--env-file", path, "sh");
+		cr_expect(strstr(err.text, path) != NULL, "%s", err.text);
+		unlink(path);
+	}
+	BAD("--env-file /no/such: No such file", "--env-file", "/no/such", "sh");
+	BAD("--env-file /: Is a directory", "--env-file", "/", "sh");
+	BAD("longer than", "--env-file", "/dev/zero", "sh");
+	static char lines[3 * 20000];
+	for (size_t i = 0; i < sizeof(lines); i++)
+		lines[i] = "A=\n"[i % 3];
+	const char *path = write_file(lines, sizeof(lines));
+	BAD("line 16385: more than 16384 lines", "--env-file", path, "sh");
+	unlink(path);
+}
+
 /* ---- what getopt does not like ---------------------------------------------------------------------------------------------- */
 
 Test(options, unknown_options_are_named)
@@ -539,7 +614,7 @@ Test(options, help_lists_every_option)
 	static const char *const names[] = {
 		"--kernel FILE",          "--layers A",        "--memory SIZE",     "--cpus N",
 		"--disk-size SIZE",       "-e, --env K=V",     "-w, --workdir DIR", "-u, --user USER",
-		"--hostname NAME",        "-i, --interactive", "-t, --tty",         "--timeout SECONDS",
+		"--hostname NAME",        "-i, --interactive", "-t, --tty",         "--timeout SECONDS", "--env-file FILE",
 		"--boot-timeout SECONDS", "--console",         "--append TEXT",     "--boot PROTOCOL",
 		"--no-kvm-check",         "--version",         "-h, --help"
 	};
