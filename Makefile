@@ -38,7 +38,7 @@ VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c host.c ioapic.c \
 	kernel_image.c machine.c mptable.c options.c output_log.c output_log_reader.c reaper.c registry.c registry_root.c registry_state.c \
 	remote_client.c remote_exec.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c session.c session_control.c \
-	session_request.c session_stream.c stdio.c terminal.c timeline.c uart.c unpack.c vcpu.c)
+	session_request.c session_stream.c stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c disk_tree.c \
 	doctor.c exec.c kill.c logs.c machines.c ps.c rm.c stats.c wait.c)
 LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)

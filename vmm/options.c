@@ -9,10 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "guest/agent/protocol.h"
 #include "vmm/env_file.h"
 #include "vmm/host.h"
 #include "vmm/layout.h"
 #include "vmm/registry.h"
+#include "vmm/session.h"
+#include "vmm/tmpfs.h"
+#include "vmm/ulimit.h"
 
 #define DEFAULT_MEMORY_BYTES (256ull << 20)
 #define LEAST_MEMORY_BYTES (32ull << 20)
@@ -42,6 +46,9 @@ enum option_id {
 	OPT_DISK_FEATURES,
 	OPT_DISK,
 	OPT_ENV_FILE,
+	OPT_ULIMIT,
+	OPT_READ_ONLY,
+	OPT_TMPFS,
 	OPT_NAME,
 	OPT_RM,
 	OPT_VERSION,
@@ -66,11 +73,14 @@ static const struct option_row table[] = {
 	{ OPT_RW_DISK, "rw-disk", "FILE", "keep what the guest writes to the root disk in FILE, for the next run" },
 	{ OPT_DISK_FEATURES, "disk-features", "LIST", "has_journal, metadata_csum for the root disk; ^has_journal for a kept one" },
 	{ OPT_DISK, "disk", "SPEC[:ro]", "one more disk: a file, nbd://..., or layers=A[,B...]; repeatable" },
+	{ OPT_READ_ONLY, "read-only", NULL, "nobody can write to the root disk" },
+	{ OPT_TMPFS, "tmpfs", "DIR[:size=S]", "a file system in the guest's memory there; repeatable" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },
 	{ OPT_ENV_FILE, "env-file", "FILE", "such variables, one a line; those of --env come over them; repeatable" },
 	{ OPT_ENTRYPOINT, "entrypoint", "COMMAND", "run this instead of the image's entrypoint" },
 	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },
 	{ OPT_USER, "user", "USER[:GROUP]", "user of the command, names or numbers (default: root)" },
+	{ OPT_ULIMIT, "ulimit", "NAME=S[:HARD]", "a limit of resources, as nofile=1024:4096; repeatable" },
 	{ OPT_HOSTNAME, "hostname", "NAME", "host name of the guest (default: trvmm)" },
 	{ OPT_INTERACTIVE, "interactive", NULL, "pass stdin to the command; always done, accepted for docker's sake" },
 	{ OPT_TERMINAL, "tty", NULL, "give the command a terminal" },
@@ -294,6 +304,44 @@ static int merge_file_env(struct options *options, struct error *err)
 	return 0;
 }
 
+/* The last of one kind counts. */
+static int add_limit(struct options *options, const char *argument, struct error *err)
+{
+	struct session_limit limit;
+	size_t i = 0;
+	if (ulimit_parse(argument, &limit, err) < 0)
+		return -EINVAL;
+	while (i < options->limit_count && options->limits[i].resource != limit.resource)
+		i++;
+	if (i == options->limit_count) {
+		struct session_limit *grown = realloc(options->limits, (i + 1) * sizeof(*grown));
+		if (!grown)
+			return error_set(err, -ENOMEM, "out of memory");
+		options->limits = grown;
+		options->limit_count++;
+	}
+	options->limits[i] = limit;
+	return 0;
+}
+
+static int add_tmpfs(struct options *options, const char *argument, struct error *err)
+{
+	struct session_tmpfs tmpfs;
+	if (options->tmpfs_count == AGENT_TMPFS_MAX)
+		return error_set(err, -EINVAL, "--tmpfs '%s': more than %u of them", argument, AGENT_TMPFS_MAX);
+	const int result = tmpfs_parse(argument, &tmpfs, err);
+	if (result < 0)
+		return result;
+	struct session_tmpfs *grown = realloc(options->tmpfs, (options->tmpfs_count + 1) * sizeof(*grown));
+	if (!grown) {
+		tmpfs_destroy(&tmpfs);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	grown[options->tmpfs_count++] = tmpfs;
+	options->tmpfs = grown;
+	return 0;
+}
+
 static int parse_count(const char *name, const char *text, unsigned least, unsigned most, unsigned *count, struct error *err)
 {
 	char *end;
@@ -407,6 +455,13 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 	case OPT_USER:
 		options->user = argument;
 		return 0;
+	case OPT_ULIMIT:
+		return add_limit(options, argument, err);
+	case OPT_READ_ONLY:
+		options->read_only = true;
+		return 0;
+	case OPT_TMPFS:
+		return add_tmpfs(options, argument, err);
 	case OPT_HOSTNAME:
 		if (strlen(argument) > 64 || !*argument)
 			return error_set(err, -EINVAL, "--hostname '%s': give 1 to 64 bytes", argument);
@@ -534,6 +589,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 	if (options->detach && options->terminal)
 		return error_set(err, -EINVAL,
 				 "--detach with --tty: nobody would be at that terminal; give one of them, and use trvmm exec -it");
+	if (options->read_only && options->rw_disk)
+		return error_set(err, -EINVAL, "--read-only with --rw-disk: there would be nothing to keep; give one of them");
 	/* Layers may be an image, whose configuration says what to run. */
 	if (!options->command[0] && (options->layer_count || options->entrypoint))
 		return 0;
@@ -588,6 +645,13 @@ void options_destroy(struct options *options)
 		free(options->disks[i]);
 	for (size_t i = 0; i < options->added_count; i++)
 		free(options->added[i].host);
+	for (size_t i = 0; i < options->tmpfs_count; i++)
+		tmpfs_destroy(&options->tmpfs[i]);
+	free(options->tmpfs);
+	free(options->limits);
+	options->tmpfs = NULL;
+	options->limits = NULL;
+	options->tmpfs_count = options->limit_count = 0;
 	free(options->layers);
 	free(options->added);
 	free(options->env);

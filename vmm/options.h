@@ -11,6 +11,9 @@
 
 enum feature_choice { FEATURE_DEFAULT, FEATURE_ON, FEATURE_OFF };
 
+struct session_limit;
+struct session_tmpfs;
+
 enum boot_choice { BOOT_CHOICE_AUTO, BOOT_CHOICE_LINUX64, BOOT_CHOICE_PVH };
 
 /* Strings are borrowed from argv, lists are owned. */
@@ -24,6 +27,10 @@ struct options {
 	size_t env_count;
 	char **file_env;         /* of --env-file; all of it is in env when the parsing is over */
 	size_t file_env_count;
+	struct session_limit *limits; /* owned; one of each kind, --ulimit */
+	size_t limit_count;
+	struct session_tmpfs *tmpfs; /* owned, and what is in them */
+	size_t tmpfs_count;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
 	uint64_t max_layer_bytes; /* 0: the default */
@@ -39,7 +46,7 @@ struct options {
 	unsigned boot_timeout_s;
 	enum boot_choice boot;
 	bool terminal, console, no_kvm_check;
-	bool detach, remove;
+	bool detach, remove, read_only;
 	bool path_given; /* PATH in env is not the default */
 	bool help, version;
 	const char *const *command; /* NULL-terminated, the tail of argv */

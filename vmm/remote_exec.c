@@ -103,6 +103,8 @@ int remote_exec_start(struct remote_client *client, session_ended ended, struct 
 			.env = request.env,
 			.workdir = *request.workdir ? request.workdir : config->workdir,
 			.user = *request.user ? request.user : config->user,
+			.limits = config->limits,
+			.limit_count = config->limit_count,
 			.terminal = terminal,
 			.rows = le16_get(request.exec.rows),
 			.columns = le16_get(request.exec.columns),

@@ -13,6 +13,8 @@ struct remote_server_config {
 	struct session *session; /* borrowed: the machine's own command */
 	const char *const *env; /* borrowed, as the next two: what commands get that say nothing else */
 	const char *workdir, *user; /* NULL: the agent's default */
+	const struct session_limit *limits; /* borrowed, for all commands */
+	size_t limit_count;
 	void (*kill)(void *data, int signal); /* 1 to 64. May not return */
 	void (*figures)(void *data, struct remote_figures *figures); /* fills in all but `sessions` */
 	void *data;

@@ -13,8 +13,17 @@
 /* Layers to one tree, with the agent on top. */
 static int make_tree(const struct options *options, struct root_disk *root, struct error *err)
 {
-	const struct layers_memory_file agent = {
-		.path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes
+	/*
+	 * The agent mounts file systems on folders that not every image has. On a disk that it can write to it makes them; on others they
+	 * are there because a file is in them, which the mount hides.
+	 */
+	const struct layers_memory_file files[] = {
+		{ .path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes },
+		{ .path = "/dev/.trvmm", .data = "" },
+		{ .path = "/proc/.trvmm", .data = "" },
+		{ .path = "/run/.trvmm", .data = "" },
+		{ .path = "/sys/.trvmm", .data = "" },
+		{ .path = "/tmp/.trvmm", .data = "" },
 	};
 
 	char *fallback = options->layer_count ? NULL : data_file("busybox.tar");
@@ -23,8 +32,8 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 		.path_count = options->layer_count ? options->layer_count : 1,
 		.added = options->added,
 		.added_count = options->added_count,
-		.files = &agent,
-		.file_count = 1,
+		.files = files,
+		.file_count = options->read_only ? sizeof(files) / sizeof(files[0]) : 1,
 		.max_layer_bytes = options->max_layer_bytes,
 		.progress = true,
 	};
@@ -61,7 +70,7 @@ int root_disk_open(const struct options *options, enum root_disk_use use, struct
 		return result;
 	if (options->rw_disk)
 		return disk_ext4_open_kept(root->plan, options->rw_disk, use == ROOT_DISK_RUN ? COW_CHANGE : COW_LOOK, &root->disk, err);
-	result = disk_ext4_create(root->plan, use == ROOT_DISK_LOOK, &root->disk);
+	result = disk_ext4_create(root->plan, use == ROOT_DISK_LOOK || options->read_only, &root->disk);
 	return result < 0 ? error_set(err, result, "the root disk: %s", strerror(-result)) : 0;
 }
 

@@ -28,7 +28,9 @@
  * when they are read, so little of them is read ahead (the default is 32 blocks). Each word costs the guest some 0.1 ms.
  */
 #define CMDLINE                                                                                                                      \
-	"console=ttyS0 panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rw rootflags=inode_readahead_blks=8 init=" AGENT_PATH
+	"console=ttyS0 panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rootflags=inode_readahead_blks=8 init=" AGENT_PATH
+#define CMDLINE_READ_WRITE " rw"
+#define CMDLINE_READ_ONLY " ro"
 #define CMDLINE_QUIET " loglevel=1" /* panics are heard */
 /* One processor: the kernel need not replace its lock prefixes, which takes milliseconds. */
 #define CMDLINE_ONE_CPU " noreplace-smp"
@@ -106,6 +108,10 @@ static int make_session(struct run *run, struct error *err)
 		.hostname = options->hostname,
 		.workdir = command.workdir,
 		.user = command.user,
+		.limits = options->limits,
+		.limit_count = options->limit_count,
+		.tmpfs = options->tmpfs,
+		.tmpfs_count = options->tmpfs_count,
 		.terminal = options->terminal,
 		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks),
 		.started = on_started,
@@ -135,7 +141,8 @@ static int boot(struct run *run, struct error *err)
 
 	if (options->boot == BOOT_CHOICE_PVH || (options->boot == BOOT_CHOICE_AUTO && !run->kernel.entry_loaded && run->kernel.pvh_entry))
 		protocol = BOOT_PVH;
-	if (asprintf(&cmdline, "%s%s%s%s%s%s%s", CMDLINE, options->console ? "" : CMDLINE_QUIET,
+	if (asprintf(&cmdline, "%s%s%s%s%s%s%s%s", CMDLINE,
+		     options->read_only ? CMDLINE_READ_ONLY : CMDLINE_READ_WRITE, options->console ? "" : CMDLINE_QUIET,
 		     options->cpus == 1 ? CMDLINE_ONE_CPU : CMDLINE_MANY_CPUS,
 		     options->memory_bytes > GUEST_MEM_HOLE_START ? CMDLINE_HIGH_MEMORY : "", options->kernel ? CMDLINE_FOREIGN : "",
 		     options->append ? " " : "", options->append ? options->append : "") < 0)

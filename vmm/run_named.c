@@ -157,6 +157,8 @@ int run_named_serve(struct run *run, struct error *err)
 		.env = named->command.env,
 		.workdir = named->command.workdir,
 		.user = named->command.user,
+		.limits = run->options->limits,
+		.limit_count = run->options->limit_count,
 		.kill = on_kill,
 		.figures = on_figures,
 		.data = run,

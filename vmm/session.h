@@ -15,12 +15,28 @@
 #include "devices/virtio-vsock/virtio_vsock.h"
 #include "vmm/terminal.h"
 
+/* A resource limit of the command, as setrlimit() takes it. */
+struct session_limit {
+	int resource; /* RLIMIT_*; the guest's numbers are this machine's */
+	uint64_t soft, hard; /* UINT64_MAX: unlimited */
+};
+
+/* A tmpfs that is mounted before the command runs. */
+struct session_tmpfs {
+	const char *folder; /* made when it is missing */
+	const char *data;   /* for mount(2): "size=1048576" */
+};
+
 struct session_spec {
 	const char *const *argv; /* NULL-terminated, at least one; borrowed while session_create() runs, like all here */
 	const char *const *env;  /* "K=V", NULL-terminated; NULL: empty */
 	const char *hostname;    /* NULL: "trvmm" */
 	const char *workdir;     /* NULL: "/"; made when missing */
 	const char *user;        /* NULL: root; NAME, UID, NAME:GROUP, UID:GID */
+	const struct session_limit *limits; /* at most AGENT_LIMITS_MAX */
+	size_t limit_count;
+	const struct session_tmpfs *tmpfs; /* of the main session only; at most AGENT_TMPFS_MAX */
+	size_t tmpfs_count;
 	bool terminal;           /* a pty in the guest, joined with stdin_fd and stdout_fd */
 	bool sync;               /* the guest writes its file systems back before the session ends: for disks that are kept */
 	uint16_t rows, columns;

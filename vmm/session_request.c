@@ -19,6 +19,21 @@ static uint32_t count_strings(const char *const *list, size_t *bytes)
 	return count;
 }
 
+static void request_add_string(struct session_request *request, const char *string)
+{
+	request_add(request, string, strlen(string) + 1);
+}
+
+static void request_add_limits(struct session_request *request, const struct session_spec *spec)
+{
+	for (size_t i = 0; i < spec->limit_count; i++) {
+		const struct agent_limit limit = { .resource = le32_make((uint32_t)spec->limits[i].resource),
+						   .soft = le64_make(spec->limits[i].soft),
+						   .hard = le64_make(spec->limits[i].hard) };
+		request_add(request, &limit, sizeof(limit));
+	}
+}
+
 int session_request_build(struct session_request *request, uint32_t number, const struct session_spec *spec, struct error *err)
 {
 	/* Another session leaves the host name as it is. */
@@ -28,11 +43,19 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 	size_t bytes = sizeof(struct agent_run) + strlen(hostname) + strlen(workdir) + strlen(user) + 3;
 	const uint32_t argc = count_strings(spec->argv, &bytes), envc = count_strings(spec->env, &bytes);
 
+	bytes += spec->limit_count * sizeof(struct agent_limit);
+	for (size_t i = 0; i < spec->tmpfs_count; i++)
+		bytes += strlen(spec->tmpfs[i].folder) + strlen(spec->tmpfs[i].data) + 2;
+
 	*request = (struct session_request){ 0 };
 	if (!argc)
 		return error_set(err, -EINVAL, "there is no command");
 	if (strlen(hostname) > 64)
 		return error_set(err, -EINVAL, "the host name is longer than the 64 bytes that Linux takes");
+	if (spec->limit_count > AGENT_LIMITS_MAX)
+		return error_set(err, -EINVAL, "%zu limits of resources; there are %u", spec->limit_count, AGENT_LIMITS_MAX);
+	if (spec->tmpfs_count > (number ? 0 : AGENT_TMPFS_MAX))
+		return error_set(err, -EINVAL, "%zu tmpfs; at most %u", spec->tmpfs_count, number ? 0 : AGENT_TMPFS_MAX);
 	if (bytes > AGENT_BODY_MAX || argc > AGENT_STRINGS_MAX || envc > AGENT_STRINGS_MAX - argc)
 		return error_set(err, -E2BIG, "command and environment are too long: %u strings, %zu bytes; at most %u and %u",
 				 argc + envc, bytes, AGENT_STRINGS_MAX, AGENT_BODY_MAX);
@@ -42,14 +65,21 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 	const uint32_t flags = (spec->stdin_fd >= 0 ? AGENT_RUN_STDIN : 0) | (spec->terminal ? AGENT_RUN_TERMINAL : 0) |
 			       (spec->sync ? AGENT_RUN_SYNC : 0);
 	const struct agent_run run = { .session = le32_make(number), .flags = le32_make(flags), .rows = le16_make(spec->rows),
-				       .columns = le16_make(spec->columns), .argc = le32_make(argc), .envc = le32_make(envc) };
+				       .columns = le16_make(spec->columns), .argc = le32_make(argc), .envc = le32_make(envc),
+				       .limit_count = le32_make((uint32_t)spec->limit_count),
+				       .tmpfs_count = le32_make((uint32_t)spec->tmpfs_count) };
 	request_add(request, &run, sizeof(run));
-	request_add(request, hostname, strlen(hostname) + 1);
-	request_add(request, workdir, strlen(workdir) + 1);
-	request_add(request, user, strlen(user) + 1);
+	request_add_limits(request, spec);
+	request_add_string(request, hostname);
+	request_add_string(request, workdir);
+	request_add_string(request, user);
 	for (uint32_t i = 0; i < argc; i++)
-		request_add(request, spec->argv[i], strlen(spec->argv[i]) + 1);
+		request_add_string(request, spec->argv[i]);
 	for (uint32_t i = 0; i < envc; i++)
-		request_add(request, spec->env[i], strlen(spec->env[i]) + 1);
+		request_add_string(request, spec->env[i]);
+	for (size_t i = 0; i < spec->tmpfs_count; i++) {
+		request_add_string(request, spec->tmpfs[i].folder);
+		request_add_string(request, spec->tmpfs[i].data);
+	}
 	return 0;
 }

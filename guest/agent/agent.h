@@ -48,6 +48,9 @@ void platform_boot(void);
 
 void platform_set_hostname(const char *name);
 
+/* Mounts a tmpfs with the mount(2) data `data` on `folder`, which is there. Returns 0 or -errno. */
+int platform_mount_tmpfs(const char *folder, const char *data);
+
 /* Leaves the root file system as after a shutdown: written back, and clean when nothing more can be written. Once, at the end of all. */
 void platform_settle_disks(void);
 
@@ -80,6 +83,8 @@ struct spawn {
 	const char *workdir; /* exists */
 	const struct user *user;
 	bool terminal;
+	const struct agent_limit *limits; /* come over the defaults */
+	uint32_t limit_count;
 	int fds[3];          /* blocking, CLOEXEC; become 0, 1, 2 of the command */
 	/* Results. */
 	int error;           /* errno of what failed */

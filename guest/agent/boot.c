@@ -164,6 +164,11 @@ void platform_set_hostname(const char *name)
 		complain("set the host name ", name, errno);
 }
 
+int platform_mount_tmpfs(const char *folder, const char *data)
+{
+	return mount("tmpfs", folder, "tmpfs", HARMLESS, data) < 0 ? -errno : 0;
+}
+
 void platform_settle_disks(void)
 {
 	/* Read-only marks it as unmounted. A background process that has a file open for writing is in the way of that: freezing is

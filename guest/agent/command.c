@@ -22,7 +22,10 @@ struct request {
 	uint32_t session, flags;
 	uint16_t rows, columns;
 	const char *hostname, *workdir, *user;
+	const struct agent_limit *limits;
+	uint32_t limit_count, tmpfs_count;
 	char **argv, **env;
+	const char *tmpfs[AGENT_TMPFS_MAX][2]; /* folder, data */
 };
 
 /* free slot for a shell | argv | NULL | env | HOME | NULL */
@@ -80,10 +83,18 @@ static char *take_string(char **at, const char *end)
 	return s;
 }
 
-static bool request_parse(struct request *r, char *at, const char *end, uint32_t argc, uint32_t envc)
+static bool request_parse(struct request *r, char *at, const char *end, const struct agent_run *m)
 {
+	const uint32_t argc = le32_get(m->argc), envc = le32_get(m->envc);
+	r->limit_count = le32_get(m->limit_count);
+	r->tmpfs_count = le32_get(m->tmpfs_count);
 	if (!argc || argc > AGENT_STRINGS_MAX || envc > AGENT_STRINGS_MAX - argc)
 		return false;
+	if (r->limit_count > AGENT_LIMITS_MAX || (size_t)(end - at) < r->limit_count * sizeof(struct agent_limit) ||
+	    r->tmpfs_count > (r->session ? 0 : AGENT_TMPFS_MAX))
+		return false;
+	r->limits = (const struct agent_limit *)at;
+	at += r->limit_count * sizeof(struct agent_limit);
 	r->hostname = take_string(&at, end);
 	r->workdir = r->hostname ? take_string(&at, end) : NULL;
 	r->user = r->workdir ? take_string(&at, end) : NULL;
@@ -102,6 +113,10 @@ static bool request_parse(struct request *r, char *at, const char *end, uint32_t
 	if (!envc)
 		*to++ = NULL;
 	*to = NULL;
+	for (uint32_t i = 0; i < r->tmpfs_count; i++)
+		for (unsigned k = 0; k < 2; k++)
+			if (!(r->tmpfs[i][k] = take_string(&at, end)))
+				return false;
 	return at == end;
 }
 
@@ -186,18 +201,36 @@ static uint32_t spawn_explain(const struct spawn *s, struct text *why)
 	return s->error == ENOENT || s->error == ENOTDIR ? 127 : 126;
 }
 
+/* Returns 0, or -errno with the reason. */
+static int mount_tmpfs(const struct request *r, struct text *why)
+{
+	for (uint32_t i = 0; i < r->tmpfs_count; i++) {
+		int result = spawn_make_folder(r->tmpfs[i][0]);
+		const bool made = result == 0;
+		if (made)
+			result = platform_mount_tmpfs(r->tmpfs[i][0], r->tmpfs[i][1]);
+		if (result == 0)
+			continue;
+		text_add(why, made ? "mount the tmpfs \"" : "make the folder of the tmpfs \"");
+		text_add(why, r->tmpfs[i][0]);
+		text_add(why, "\"");
+		text_add_error(why, -result);
+		return result;
+	}
+	return 0;
+}
+
 /* Starts what `r` asks for. Returns its pid, or -errno with the reason and the exit code for it. */
 static pid_t command_start(struct command *c, struct request *r, struct text *why, uint32_t *exit_code)
 {
 	static struct user user;
 	memset(&user, 0, sizeof(user));
 	*exit_code = 125;
-	if (*r->user) {
-		const int result = user_resolve(r->user, "/etc/passwd", "/etc/group", &user, why);
-		if (result < 0)
-			return result;
-	}
-	int result = 0;
+	int result = mount_tmpfs(r, why);
+	if (result == 0 && *r->user)
+		result = user_resolve(r->user, "/etc/passwd", "/etc/group", &user, why);
+	if (result < 0)
+		return result;
 	if (*r->workdir)
 		result = spawn_make_folder(r->workdir);
 	if (result < 0) {
@@ -210,7 +243,7 @@ static pid_t command_start(struct command *c, struct request *r, struct text *wh
 
 	int theirs[3] = { -1, -1, -1 };
 	struct spawn s = { .argv = r->argv, .env = r->env, .workdir = *r->workdir ? r->workdir : "/", .user = &user,
-			   .terminal = c->flags & AGENT_RUN_TERMINAL };
+			   .terminal = c->flags & AGENT_RUN_TERMINAL, .limits = r->limits, .limit_count = r->limit_count };
 	result = command_open_streams(c, r, &user, theirs);
 	if (result < 0) {
 		text_add(why, "streams");
@@ -245,7 +278,7 @@ void command_run(const uint8_t *body, uint32_t length)
 	uint32_t exit_code = 125;
 	/* The message is ours to change: exec wants pointers to char. */
 	char *strings_at = (char *)(uintptr_t)(body + sizeof(m));
-	if (!request_parse(&r, strings_at, (const char *)body + length, le32_get(m.argc), le32_get(m.envc))) {
+	if (!request_parse(&r, strings_at, (const char *)body + length, &m)) {
 		text_add(&why, "malformed RUN message");
 		send_failed(r.session, EINVAL, exit_code, &why);
 		return;

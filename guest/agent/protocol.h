@@ -41,7 +41,7 @@
 
 #include "base/le.h"
 
-#define AGENT_PROTOCOL_VERSION 1
+#define AGENT_PROTOCOL_VERSION 2
 #define AGENT_PATH "/.trvmm/agent" /* where ext4gen places it; the kernel's init= */
 
 #define AGENT_PORT_CONTROL 1024u
@@ -58,6 +58,8 @@ static inline uint32_t agent_stream_port(uint32_t session, enum agent_stream str
 #define AGENT_BODY_MAX (2u << 20) /* Linux's ARG_MAX for argv and environment together */
 
 #define AGENT_STRINGS_MAX 262144u /* argc + envc: with a pointer for each, more than any exec takes */
+#define AGENT_LIMITS_MAX 16u      /* Linux has as many kinds */
+#define AGENT_TMPFS_MAX 64u
 
 enum agent_type {
 	AGENT_HELLO = 1,
@@ -83,10 +85,12 @@ struct agent_hello {
 #define AGENT_RUN_SYNC (1u << 2)     /* sync() before EXITED, session 0 makes the root read-only: for disks that outlive the machine */
 
 /*
- * RUN: this struct, then strings, each ended by a 0 byte, in this order: hostname, working directory, user, then argc arguments,
- * then envc environment entries. Empty means: leave the hostname as it is, working directory "/", user root. A missing working
- * directory is made. A user is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The command
- * is searched in the PATH of its environment; HOME is added to that when it is missing. The body's length must match exactly.
+ * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname, working
+ * directory, user, then argc arguments, then envc environment entries, then tmpfs_count times two: a folder, and the data that mount(2) gets.
+ * Empty means: leave the hostname as it is, working directory "/", user root. A missing working directory is made. A user is NAME, UID,
+ * NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The command is searched in the PATH of its environment; HOME
+ * is added to that when it is missing. A tmpfs is mounted on each folder, which is made when it is missing, before all else; only session 0
+ * may ask for them. The body's length must match exactly.
  */
 struct agent_run {
 	le32 session;
@@ -94,6 +98,15 @@ struct agent_run {
 	le16 rows, columns; /* of the terminal; 0: unknown */
 	le32 argc;          /* at least 1 */
 	le32 envc;
+	le32 limit_count; /* at most AGENT_LIMITS_MAX */
+	le32 tmpfs_count; /* at most AGENT_TMPFS_MAX */
+};
+
+/* A resource limit of the command, as setrlimit() takes it. */
+struct agent_limit {
+	le32 resource; /* Linux RLIMIT_* */
+	le32 zero;
+	le64 soft, hard; /* UINT64_MAX: unlimited */
 };
 
 struct agent_started {

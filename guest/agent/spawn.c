@@ -163,9 +163,21 @@ static int become(const struct user *user)
 	return syscall(SYS_setuid, (long)user->uid) < 0 ? -1 : 0;
 }
 
-static _Noreturn void child(struct spawn *s)
+/* The defaults, and what was asked for over them. Raising hard limits is a privilege. */
+static int set_limits(const struct spawn *s)
 {
 	const struct rlimit files = { NOFILE_SOFT, NOFILE_HARD };
+	setrlimit(RLIMIT_NOFILE, &files);
+	for (uint32_t i = 0; i < s->limit_count; i++) {
+		const struct rlimit wanted = { le64_get(s->limits[i].soft), le64_get(s->limits[i].hard) };
+		if (setrlimit((int)le32_get(s->limits[i].resource), &wanted) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static _Noreturn void child(struct spawn *s)
+{
 	sigset_t none;
 	sigemptyset(&none);
 	setsid();
@@ -177,7 +189,9 @@ static _Noreturn void child(struct spawn *s)
 	s->failed = "controlling terminal";
 	if (s->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
 		goto fail;
-	setrlimit(RLIMIT_NOFILE, &files);
+	s->failed = "set the limits of resources";
+	if (set_limits(s) < 0)
+		goto fail;
 	s->failed = "change to the working directory";
 	if (chdir(s->workdir) < 0)
 		goto fail;

@@ -65,6 +65,19 @@ void platform_set_hostname(const char *name)
 	}
 }
 
+int platform_mount_tmpfs(const char *folder, const char *data)
+{
+	/* A file in the folder tells what would have been mounted. */
+	char path[512];
+	snprintf(path, sizeof(path), "%s/tmpfs", folder);
+	FILE *file = fopen(path, "we");
+	if (!file)
+		return -errno;
+	fputs(data, file);
+	fclose(file);
+	return 0;
+}
+
 void platform_settle_disks(void)
 {
 	/* The host's own disks are left alone. */

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -316,6 +317,105 @@ Test(agent, run_with_wrong_counts)
 		set_counts(&r, counts[i][0], counts[i][1]);
 		expect_malformed(&r);
 	}
+}
+
+/* A request with limits behind its struct and tmpfs at its end. */
+static struct request request_make_more(const struct agent_limit *limits, uint32_t limit_count, const char *tmpfs, size_t tmpfs_bytes,
+					uint32_t tmpfs_count, const char *script)
+{
+	struct request r = request_make(0, 0, script);
+	struct agent_run run;
+	memcpy(&run, r.body, sizeof(run));
+	run.limit_count = le32_make(limit_count);
+	run.tmpfs_count = le32_make(tmpfs_count);
+	const size_t limit_bytes = limits ? limit_count * sizeof(*limits) : 0;
+	memmove(r.body + sizeof(run) + limit_bytes, r.body + sizeof(run), r.length - sizeof(run));
+	memcpy(r.body, &run, sizeof(run));
+	if (limits)
+		memcpy(r.body + sizeof(run), limits, limit_bytes);
+	memcpy(r.body + r.length + limit_bytes, tmpfs, tmpfs_bytes);
+	r.length += limit_bytes + tmpfs_bytes;
+	return r;
+}
+
+static struct agent_limit limit_make(uint32_t resource, uint64_t soft, uint64_t hard)
+{
+	return (struct agent_limit){ .resource = le32_make(resource), .soft = le64_make(soft), .hard = le64_make(hard) };
+}
+
+Test(agent, limits_and_tmpfs)
+{
+	struct host host;
+	char out[256], folder[] = "/tmp/trvmm-tmpfs-XXXXXX", tmpfs[128], script[256];
+	cr_assert(mkdtemp(folder));
+	const size_t bytes = (size_t)sprintf(tmpfs, "%s/a/b%csize=1%c", folder, 0, 0);
+	sprintf(script, "ulimit -Sn; ulimit -Hn; ulimit -c; cat %s/a/b/tmpfs; rm -r %s", folder, folder);
+	const struct agent_limit limits[] = { limit_make(RLIMIT_NOFILE, 77, 88), limit_make(RLIMIT_CORE, 0, 0) };
+	const struct request r = request_make_more(limits, 2, tmpfs, bytes, 1, script);
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, r.body, r.length);
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
+	read_all(host.streams[1], out, sizeof(out));
+	cr_expect_str_eq(out, "77\n88\n0\nsize=1");
+	host_close(&host, CLOSED);
+}
+
+static void expect_refused(const struct request *r, int error)
+{
+	struct host host;
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, r->body, r->length);
+	cr_expect_eq(expect_message(&host, AGENT_FAILED, 0), (uint32_t)error);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, limits_and_tmpfs_that_cannot_be)
+{
+	const struct agent_limit unknown = limit_make(99, 1, 1), negative = limit_make(UINT32_MAX, 1, 1),
+				 crossed = limit_make(RLIMIT_NOFILE, 2, 1);
+	static const char below_a_file[] = "/dev/null/x\0";
+	const struct request requests[] = { request_make_more(&unknown, 1, "", 0, 0, "exit 1"),
+					    request_make_more(&negative, 1, "", 0, 0, "exit 1"),
+					    request_make_more(&crossed, 1, "", 0, 0, "exit 1") };
+	for (size_t i = 0; i < 3; i++)
+		expect_refused(&requests[i], EINVAL);
+	const struct request tmpfs = request_make_more(NULL, 0, below_a_file, sizeof(below_a_file), 1, "exit 1");
+	expect_refused(&tmpfs, ENOTDIR);
+}
+
+Test(agent, run_with_wrong_counts_of_limits_and_tmpfs)
+{
+	struct agent_limit limits[AGENT_LIMITS_MAX + 1];
+	char tmpfs[2 * (AGENT_TMPFS_MAX + 1)] = "";
+	for (size_t i = 0; i <= AGENT_LIMITS_MAX; i++)
+		limits[i] = limit_make(RLIMIT_CORE, 0, 0);
+	struct request bad[] = {
+		request_make_more(limits, AGENT_LIMITS_MAX + 1, "", 0, 0, "exit 1"),
+		request_make_more(NULL, 1, "", 0, 0, "exit 1"), /* eats strings */
+		request_make_more(NULL, AGENT_LIMITS_MAX, "", 0, 0, "exit 1"), /* longer than the message */
+		request_make_more(NULL, UINT32_MAX, "", 0, 0, "exit 1"),
+		request_make_more(NULL, 0, tmpfs, sizeof(tmpfs), AGENT_TMPFS_MAX + 1, "exit 1"),
+		request_make_more(NULL, 0, tmpfs, 2, 2, "exit 1"),
+		request_make_more(NULL, 0, tmpfs, 1, 1, "exit 1"),
+		request_make_more(NULL, 0, tmpfs, 4, 1, "exit 1"),
+		request_make_more(NULL, 0, "", 0, UINT32_MAX, "exit 1"),
+		request_make_more(NULL, 0, "/tmp/x\0y", 8, 1, "exit 1"), /* without the last 0 */
+	};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		expect_malformed(&bad[i]);
+}
+
+Test(agent, tmpfs_belongs_to_session_0)
+{
+	struct host host;
+	struct request r = request_make_more(NULL, 0, "/tmp/x\0", 8, 1, "exit 1");
+	const le32 session = le32_make(1);
+	memcpy(r.body, &session, sizeof(session));
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, r.body, r.length);
+	cr_expect_eq(expect_message(&host, AGENT_FAILED, 1), (uint32_t)EINVAL);
+	host_close(&host, CLOSED);
 }
 
 Test(agent, run_with_unterminated_or_extra_strings)

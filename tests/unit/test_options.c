@@ -4,10 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "vmm/host.h"
 #include "vmm/options.h"
+#include "vmm/session.h"
 
 static struct options options;
 static struct error err;
@@ -440,6 +442,67 @@ Test(options, env_without_a_name)
 	BAD("--env '='", "--env", "=", "sh");
 }
 
+/* ---- what the agent does for the command --------------------------------------------------------------------------------------- */
+
+Test(options, ulimits)
+{
+	GOOD("--ulimit", "nofile=10:20", "--ulimit", "core=0", "--ulimit", "memlock=-1", "--ulimit", "stack=5:unlimited", "--ulimit",
+	     "nofile=30", "sh");
+	static const struct session_limit wanted[] = { { RLIMIT_NOFILE, 30, 30 },
+						       { RLIMIT_CORE, 0, 0 },
+						       { RLIMIT_MEMLOCK, UINT64_MAX, UINT64_MAX },
+						       { RLIMIT_STACK, 5, UINT64_MAX } };
+	cr_assert_eq(options.limit_count, 4);
+	for (size_t i = 0; i < 4; i++)
+		cr_expect(options.limits[i].resource == wanted[i].resource && options.limits[i].soft == wanted[i].soft &&
+				  options.limits[i].hard == wanted[i].hard,
+			  "%zu", i);
+}
+
+Test(options, ulimits_that_are_none)
+{
+	static const char *const bad[] = { "",		"nofile",     "nofile=",   "nofile=x",	 "nofile=1:",	"nofile=:1",
+					   "nofile=-2", "nofile=1:x", "nofile=+1", "nofile= 1", "nofile=1:2:3", "NOFILE=1",
+					   "nofil=1",	"nofiles=1",  "as=1",	   "=1",	 "nofile=99999999999999999999" };
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		BAD("--ulimit '", "--ulimit", bad[i], "sh");
+	BAD("soft limit is above", "--ulimit", "nofile=2:1", "sh");
+	BAD("soft limit is above", "--ulimit", "nofile=-1:1", "sh");
+}
+
+Test(options, tmpfs)
+{
+	GOOD("--tmpfs", "/a", "--tmpfs", "/b/c:size=64M", "--tmpfs", "/d:mode=0755,size=1", "--tmpfs", "/e..f:mode=0", "sh");
+	static const char *const wanted[][2] = {
+		{ "/a", "mode=1777" }, { "/b/c", "mode=1777,size=67108864" }, { "/d", "mode=755,size=1" }, { "/e..f", "mode=0" }
+	};
+	cr_assert_eq(options.tmpfs_count, 4);
+	for (size_t i = 0; i < 4; i++) {
+		cr_expect_str_eq(options.tmpfs[i].folder, wanted[i][0]);
+		cr_expect_str_eq(options.tmpfs[i].data, wanted[i][1]);
+	}
+}
+
+Test(options, tmpfs_that_is_none)
+{
+	static const char *const bad[] = { "",	       "a",	    "/",	    "//",	 "/:size=1M",  ":size=1M",   "/a:",	    "/a:size",
+					   "/a:size=", "/a:size=0", "/a:size=1M,", "/a:size=1X", "/a:mode=8", "/a:mode=10000", "/a:mode=", "/a:exec",
+					   "/a/..",    "/../a",	    "/a:size=1M:b", "/a/../b" };
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		BAD("--tmpfs '", "--tmpfs", bad[i], "sh");
+}
+
+Test(options, read_only)
+{
+	GOOD("sh");
+	cr_expect(!options.read_only);
+	GOOD("--read-only", "sh");
+	cr_expect(options.read_only);
+	BAD("--read-only with --rw-disk", "--read-only", "--rw-disk", "f", "sh");
+}
+
+/* ---- files of variables -------------------------------------------------------------------------------------------------------- */
+
 /* A file in /tmp with these bytes; the caller removes it. */
 static const char *write_file(const void *bytes, size_t length)
 {
@@ -615,6 +678,7 @@ Test(options, help_lists_every_option)
 		"--kernel FILE",          "--layers A",        "--memory SIZE",     "--cpus N",
 		"--disk-size SIZE",       "-e, --env K=V",     "-w, --workdir DIR", "-u, --user USER",
 		"--hostname NAME",        "-i, --interactive", "-t, --tty",         "--timeout SECONDS", "--env-file FILE",
+		"--ulimit NAME=S[:HARD]", "--tmpfs DIR[:size=S]", "--read-only",
 		"--boot-timeout SECONDS", "--console",         "--append TEXT",     "--boot PROTOCOL",
 		"--no-kvm-check",         "--version",         "-h, --help"
 	};

@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tests/unit/session_harness.h"
@@ -262,6 +263,22 @@ Test(session, environment_is_exactly_what_was_given)
 	struct session_spec spec = harness_spec(ARGV("/usr/bin/env"));
 	spec.env = (const char *const[]){ "B=2", "HOME=/h", "A=with space", "EMPTY=", NULL };
 	expect_spec(&spec, "exit 0 out:B=2\nHOME=/h\nA=with space\nEMPTY=\n err:");
+}
+
+Test(session, limits_and_tmpfs)
+{
+	char folder[] = "/tmp/trvmm-tmpfs-XXXXXX", script[128];
+	cr_assert(mkdtemp(folder) != NULL);
+	snprintf(script, sizeof(script), "ulimit -Sn; ulimit -Hn; cat tmpfs; rm -r %s", folder);
+	struct session_spec spec = harness_spec(ARGV("/bin/sh", "-c", script));
+	const struct session_limit limits[] = { { RLIMIT_NOFILE, 55, 66 } };
+	const struct session_tmpfs tmpfs = { folder, "mode=755" };
+	spec.limits = limits;
+	spec.limit_count = 1;
+	spec.tmpfs = &tmpfs;
+	spec.tmpfs_count = 1;
+	spec.workdir = folder;
+	expect_spec(&spec, "exit 0 out:55\n66\nmode=755 err:");
 }
 
 Test(session, home_is_added_when_missing)
