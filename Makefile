@@ -39,10 +39,11 @@ VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach
 	kernel_image.c machine.c mptable.c options.c output_log.c output_log_reader.c reaper.c registry.c registry_root.c registry_state.c \
 	remote_client.c remote_exec.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c session.c session_control.c \
 	session_request.c session_stream.c stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
-CLI_SRCS := $(addprefix vmm/cli/, cache.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c disk_tree.c \
+CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c disk_tree.c \
 	doctor.c exec.c kill.c logs.c machines.c ps.c rm.c stats.c wait.c)
-LIB_SRCS := $(BASE_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
-AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c pump.c spawn.c text.c user.c wire.c)
+COPY_SRCS := $(addprefix guest/copy/, receive.c send.c)
+LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c copy.c pump.c spawn.c text.c user.c wire.c) $(COPY_SRCS)
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
 AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.
@@ -92,7 +93,7 @@ $(BUILD)/trvmm-nbd: devices/virtio-blk/nbd/nbd_bridge.c devices/virtio-blk/nbd/n
 	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE),$(HARDEN)) -fPIE -pie -D_GNU_SOURCE -I. -o $@ $< -lnbd
 
 # ---- what runs in the guest -----------------------------------------------------------------------------------------------------
-$(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h | $(BUILD)/.packages
+$(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,AGENT,$@)
 	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ $(AGENT_SRCS)
@@ -119,7 +120,7 @@ $(TEST_OBJS): | $(BUILD)/.test-packages
 # It has one thread, and starts programs by vfork, which the thread sanitizer turns into a fork that reports no failed exec.
 TEST_AGENT_SRCS := $(AGENT_COMMON_SRCS) tests/unit/agent_platform.c
 TEST_AGENT_SANITIZE := $(filter-out thread,$(SANITIZE))
-$(BUILD)/tests/agent: $(TEST_AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h | $(BUILD)/.test-packages
+$(BUILD)/tests/agent: $(TEST_AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h | $(BUILD)/.test-packages
 	@mkdir -p $(@D)
 	$(call say,AGENT,$@)
 	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(TEST_AGENT_SANITIZE),-fsanitize=$(TEST_AGENT_SANITIZE)) -D_GNU_SOURCE -I. \

@@ -17,6 +17,7 @@ static const struct {
 	subcommand *start;
 } subcommands[] = {
 	{ "cache", cli_cache },
+	{ "cp", cli_cp },
 	{ "disk", cli_disk },
 	{ "doctor", cli_doctor },
 	{ "exec", cli_exec },

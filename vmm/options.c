@@ -124,6 +124,7 @@ void options_print_help(void)
 	      "       trvmm [OPTIONS] --layers IMAGE          run the image's own command\n"
 	      "       trvmm disk export|inspect [OPTIONS]     look at the disk that a run would have; see trvmm disk --help\n"
 	      "       trvmm exec [-i] [-t] NAME COMMAND...    run another command in the machine NAME\n"
+	      "       trvmm cp [-a] NAME:PATH PATH            copy files out of the machine NAME; into it the other way round\n"
 	      "       trvmm ps|logs|stats|wait|kill|rm        list machines; see and end them\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
 	      "       trvmm cache ls|prune                    what the cache holds; remove what is not used\n"

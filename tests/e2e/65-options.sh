@@ -23,3 +23,47 @@ refuses "a tmpfs on a folder that is not there and cannot be made" 'make the fol
 refuses "a limit above what the kernel takes" 'set the limits of resources: Operation not permitted' --ulimit nofile=99999999999 -- true
 refuses "a bad line of --env-file" "line 2: blanks in the name 'b c'" --env-file <(printf 'a=1\nb c\n') -- true
 refuses "a kept disk that is read-only" '--read-only with --rw-disk' --read-only --rw-disk "$work/kept" -- true
+
+# trvmm cp, with one machine.
+export XDG_RUNTIME_DIR=$work/runtime
+mkdir -p -m 700 "$XDG_RUNTIME_DIR"
+on() {
+	timeout 60 "$trvmm" "$@" >"$work/out" 2>"$work/err" </dev/null
+	status=$?
+}
+listing() { (cd "$1" && find . -printf '%P %y %m %U %G %T@ %n %l\n' | sort); }
+mkdir -p "$work/tree/sub/empty" && head -c 3000000 /dev/urandom >"$work/tree/big" && echo text >"$work/tree/sub/file" &&
+	ln "$work/tree/big" "$work/tree/sub/twin" && ln -s ../big "$work/tree/sub/link" && ln -s /etc/passwd "$work/tree/absolute" &&
+	chmod 640 "$work/tree/sub/file" && chown 12:34 "$work/tree/sub/file" && chmod 1777 "$work/tree/sub/empty" &&
+	touch -h -d '1999-12-31 23:59:59.123456789Z' "$work/tree/sub/file" "$work/tree/sub/link" "$work/tree/sub"
+vm -d --name box --user 1000 -- sleep 1000
+on cp "$work/tree" box:/srv
+check "cp: a tree into a machine" [ "$status $(cat "$work/err")" = "0 " ]
+on exec -u 0 box sh -c 'cat /srv/sub/link | wc -c; stat -c "%a %u:%g" /srv/sub/file; [ /srv/big -ef /srv/sub/twin ] && echo linked'
+check "... with its attributes and links" [ "$(tr '\n' ' ' <"$work/out")" = "3000000 640 12:34 linked " ]
+on cp box:/srv "$work/back"
+check "cp: a tree out of a machine" [ "$status $(cat "$work/err")" = "0 " ]
+check "... is what went in" [ "$(listing "$work/tree")" = "$(listing "$work/back")" ]
+check "... byte by byte" diff -r --no-dereference "$work/tree" "$work/back"
+on cp box:/srv/sub/file "$work/back/"
+check "cp: a file into a directory" cmp -s "$work/tree/sub/file" "$work/back/file"
+on cp "$work/tree/sub/file" box:/tmp/renamed
+on cp box:/tmp/renamed "$work/renamed"
+check "cp: a file by another name" cmp -s "$work/tree/sub/file" "$work/renamed"
+on cp box:/no/such "$work/x"
+check "cp: what is not there: 125 and one line" [ "$status $(wc -l <"$work/err") $(grep -c 'open: No such file' "$work/err")" = "125 1 1" ]
+on cp "$work/tree" box:/no/such/folder
+check "cp: a folder that is not there: 125 and one line" [ "$status $(wc -l <"$work/err") $(grep -c 'No such file' "$work/err")" = "125 1 1" ]
+on cp box:/dev/null "$work/node"
+check "cp: no device node without --archive" [ "$status $(grep -c 'give --archive' "$work/err")" = "125 1" ]
+on cp "$work/tree" nobody:/srv
+check "cp: no such machine" [ "$status $(wc -l <"$work/err")" = "125 1" ]
+on cp "$work/tree" "$work/x"
+check "cp: no machine at all" [ "$status $(wc -l <"$work/err")" = "125 1" ]
+# A guest whose agent's program is not the agent's: bytes that no agent sends.
+on exec -u 0 box sh -c 'rm /.trvmm/agent && printf "#!/bin/sh\nyes bad | head -c 100000\n" >/.trvmm/agent && chmod 755 /.trvmm/agent'
+on cp box:/srv "$work/hostile"
+check "cp: a guest that lies: 125, one line, nothing made" [ "$status $(wc -l <"$work/err") $(ls -d "$work/hostile" 2>/dev/null)" = "125 1 " ]
+on kill box
+on rm box
+unset XDG_RUNTIME_DIR

@@ -16,6 +16,7 @@
 typedef int subcommand(int argc, char **argv);
 
 subcommand cli_cache;
+subcommand cli_cp;
 subcommand cli_disk;
 subcommand cli_doctor;
 subcommand cli_exec;
