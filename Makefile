@@ -23,7 +23,7 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci sko
 	golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
-BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/thread.c
+BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c cache_list.c diff.c diff_compare.c digest.c \
 	directory.c finish.c growth.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c image_resolve.c \
 	index.c index_check.c inflate.c inflated.c inflated_file.c layer_file.c layers.c merge.c merging.c path.c progress.c resolve.c \
@@ -43,7 +43,7 @@ CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_diff.c disk_export.c 
 	doctor.c exec.c kill.c logs.c machines.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, receive.c send.c)
 LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
-AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c copy.c pump.c spawn.c text.c user.c wire.c) $(COPY_SRCS)
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c copy.c proxy.c pump.c spawn.c text.c user.c wire.c) $(COPY_SRCS) base/relay.c
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
 AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.
@@ -93,7 +93,7 @@ $(BUILD)/trvmm-nbd: devices/virtio-blk/nbd/nbd_bridge.c devices/virtio-blk/nbd/n
 	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE),$(HARDEN)) -fPIE -pie -D_GNU_SOURCE -I. -o $@ $< -lnbd
 
 # ---- what runs in the guest -----------------------------------------------------------------------------------------------------
-$(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h | $(BUILD)/.packages
+$(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h base/relay.h | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,AGENT,$@)
 	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ $(AGENT_SRCS)
@@ -120,7 +120,7 @@ $(TEST_OBJS): | $(BUILD)/.test-packages
 # It has one thread, and starts programs by vfork, which the thread sanitizer turns into a fork that reports no failed exec.
 TEST_AGENT_SRCS := $(AGENT_COMMON_SRCS) tests/unit/agent_platform.c
 TEST_AGENT_SANITIZE := $(filter-out thread,$(SANITIZE))
-$(BUILD)/tests/agent: $(TEST_AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h | $(BUILD)/.test-packages
+$(BUILD)/tests/agent: $(TEST_AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h base/relay.h | $(BUILD)/.test-packages
 	@mkdir -p $(@D)
 	$(call say,AGENT,$@)
 	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(TEST_AGENT_SANITIZE),-fsanitize=$(TEST_AGENT_SANITIZE)) -D_GNU_SOURCE -I. \

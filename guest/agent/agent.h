@@ -5,6 +5,7 @@
  *   wire.c     the control connection: frames in, frames out
  *   command.c  sessions: from RUN to EXITED
  *   pump.c     bytes between a command's pipes (or pty) and its vsock connections
+ *   proxy.c    TCP connections inside the guest for the host's clients
  *   spawn.c    pipes, pty, the new process, the search for the program
  *   user.c     who the command runs as
  *   text.c     one-line messages
@@ -43,6 +44,9 @@ void platform_init(int argc, char **argv);
 
 /* Begins to connect to host port `port`. Returns a non-blocking CLOEXEC descriptor above 2, connected or about to be, or -errno. */
 int platform_connect(uint32_t port);
+
+/* Listens for the host's connections to guest port `port`. Returns a non-blocking CLOEXEC descriptor, or -errno. */
+int platform_listen(uint32_t port);
 
 /* Mounts and the other things a command expects of its machine. What fails is told on the console. */
 void platform_boot(void);
@@ -172,6 +176,13 @@ void command_reaped(pid_t pid, int wait_status);
 /* All that the program does when it is not process 1. Returns its exit status. */
 int copy_main(int argc, char **argv);
 
+/* ---- proxy.c ----------------------------------------------------------------------------------------------------------------- */
+
+/* Listens at AGENT_PORT_PROXY. Returns 0 or -errno. */
+int proxy_listen(void);
+void proxy_accept(void);
+void proxy_event(uint64_t tag, uint32_t events);
+
 /* ---- wire.c ------------------------------------------------------------------------------------------------------------------ */
 
 void wire_connect(void);
@@ -184,6 +195,8 @@ void wire_flush(void);
 
 #define TAG_CONTROL UINT64_MAX
 #define TAG_SIGNAL (UINT64_MAX - 1)
+#define TAG_PROXY_LISTENER (UINT64_MAX - 2)
+#define TAG_PROXY (1ull << 63) /* with less below; the tags of commands are smaller */
 #define WATCHED_NOT UINT32_MAX
 
 /* Sets what epoll reports of `fd` under `tag`; `watched` remembers it, so that no change is no system call. */

@@ -220,6 +220,19 @@ static int mount_tmpfs(const struct request *r, struct text *why)
 	return 0;
 }
 
+/* Returns 0, or -errno with the reason. */
+static int start_proxy(const struct request *r, struct text *why)
+{
+	if (r->session != 0 || !(r->flags & AGENT_RUN_PROXY))
+		return 0;
+	const int result = proxy_listen();
+	if (result < 0) {
+		text_add(why, "listening in the guest for -p");
+		text_add_error(why, -result);
+	}
+	return result;
+}
+
 /* Starts what `r` asks for. Returns its pid, or -errno with the reason and the exit code for it. */
 static pid_t command_start(struct command *c, struct request *r, struct text *why, uint32_t *exit_code)
 {
@@ -227,6 +240,8 @@ static pid_t command_start(struct command *c, struct request *r, struct text *wh
 	memset(&user, 0, sizeof(user));
 	*exit_code = 125;
 	int result = mount_tmpfs(r, why);
+	if (result == 0)
+		result = start_proxy(r, why);
 	if (result == 0 && *r->user)
 		result = user_resolve(r->user, "/etc/passwd", "/etc/group", &user, why);
 	if (result < 0)

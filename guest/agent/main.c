@@ -84,6 +84,10 @@ int main(int argc, char **argv)
 				wire_event(events[i].events);
 			else if (events[i].data.u64 == TAG_SIGNAL)
 				reap(signal_fd);
+			else if (events[i].data.u64 == TAG_PROXY_LISTENER)
+				proxy_accept();
+			else if (events[i].data.u64 & TAG_PROXY)
+				proxy_event(events[i].data.u64, events[i].events);
 			else
 				command_event(events[i].data.u64, events[i].events);
 		}

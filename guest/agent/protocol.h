@@ -31,6 +31,16 @@
  * key Ctrl-D. When the host closes a stream, the command gets end of file, SIGPIPE or, with a terminal, SIGHUP. When it closes the
  * control connection, the agent resets the machine.
  *
+ * When session 0 asks for it (AGENT_RUN_PROXY), the agent listens at vsock port AGENT_PORT_PROXY of the guest before it sends STARTED. A
+ * connection there begins with a line, as at the Unix socket of Firecracker's convention; then it is a TCP connection to 127.0.0.1 in the
+ * guest, with each end's half close passed on:
+ *
+ *    trvmm                                      agent
+ *    CONNECT 8080\n                  ---->      connects to 127.0.0.1:8080
+ *                                    <----      OK 8080\n, or the connection is closed: it was refused
+ *
+ * Nothing is sent behind CONNECT before OK has come.
+ *
  * Either side treats the other as hostile: lengths are bounded before anything is allocated, unknown types are ignored by length,
  * a breach of the framing ends the connection.
  */
@@ -52,7 +62,9 @@
 #define AGENT_COPY_IN "copy-in"
 
 #define AGENT_PORT_CONTROL 1024u
+#define AGENT_PORT_PROXY 1025u /* in the guest */
 #define AGENT_PORT_STREAMS 0x10000u
+#define AGENT_PROXIED_MAX 1024u /* connections at once; others wait */
 #define AGENT_SESSIONS_MAX 1024u /* sessions are numbered 0 to AGENT_SESSIONS_MAX - 1; 0 is the main command */
 
 enum agent_stream { AGENT_STDIN = 0, AGENT_STDOUT = 1, AGENT_STDERR = 2 };
@@ -90,6 +102,8 @@ struct agent_hello {
 #define AGENT_RUN_STDIN (1u << 0)    /* connect stdin; otherwise it is /dev/null */
 #define AGENT_RUN_TERMINAL (1u << 1) /* a pty instead of three pipes */
 #define AGENT_RUN_SYNC (1u << 2)     /* sync() before EXITED, session 0 makes the root read-only: for disks that outlive the machine */
+
+#define AGENT_RUN_PROXY (1u << 3)    /* of session 0: listen at AGENT_PORT_PROXY */
 
 /*
  * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname, working

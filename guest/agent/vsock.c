@@ -15,6 +15,7 @@
 #define SOCKET_AF_VSOCK 40
 #define SO_VM_SOCKETS_CONNECT_TIMEOUT_OLD 6
 #define VMADDR_CID_HOST 2u
+#define VMADDR_CID_ANY UINT32_MAX
 
 struct sockaddr_vm {
 	uint16_t svm_family;
@@ -60,6 +61,19 @@ int platform_connect(uint32_t port)
 	/* vsock without the virtio transport, or without the device. */
 	if (error == ENODEV || error == ENETUNREACH)
 		die("the guest kernel has no vsock device (CONFIG_VIRTIO_VSOCKETS)", error);
+	return -error;
+}
+
+int platform_listen(uint32_t port)
+{
+	const int fd = socket(SOCKET_AF_VSOCK, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -errno;
+	const struct sockaddr_vm address = { .svm_family = SOCKET_AF_VSOCK, .svm_port = port, .svm_cid = VMADDR_CID_ANY };
+	if (bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, (int)AGENT_PROXIED_MAX) == 0)
+		return fd;
+	const int error = errno;
+	close(fd);
 	return -error;
 }
 

@@ -1,7 +1,8 @@
 /*
  * The agent's machine (platform_* of guest/agent/agent.h) when it is an ordinary process under test: connections go to the Unix
  * socket that is its argument, each beginning with the port as 4 bytes, to which the host answers with one byte when it accepts;
- * nothing is mounted; its end is exit status 3 and a line on stderr.
+ * it listens for connections to port P at the Unix socket's name with _P behind; nothing is mounted; its end is exit status 3 and
+ * a line on stderr.
  *
  * The answer is waited for, so that the host sees connections and messages in the order they were made, as with one virtqueue for
  * all.
@@ -48,6 +49,16 @@ int platform_connect(uint32_t port)
 		return -error;
 	}
 	return fd;
+}
+
+int platform_listen(uint32_t port)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", socket_path, port);
+	if (fd >= 0 && bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 1024) == 0)
+		return fd;
+	return -errno;
 }
 
 void platform_boot(void)

@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -722,4 +723,176 @@ Test(agent, user_files_that_are_strange)
 	cr_expect_str_eq(resolve(&f, "7"), "7:0 groups home ");
 	cr_expect_str_eq(resolve(&f, "x"), "-2 user \"x\": no such name in /etc/passwd");
 	free(much);
+}
+
+/* ---- TCP for the host's clients ---------------------------------------------------------------------------------------------- */
+
+/* Starts an agent that listens at AGENT_PORT_PROXY; its command lives as long. */
+static void proxy_open(struct host *host)
+{
+	host_open(host);
+	send_run(host, 0, AGENT_RUN_PROXY, "exec sleep 1000");
+	expect_message(host, AGENT_STARTED, 0);
+}
+
+static int proxy_connect(const struct host *host, const char *line)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", host->h.path, AGENT_PORT_PROXY);
+	cr_assert(connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0);
+	cr_assert(send(fd, line, strlen(line), MSG_NOSIGNAL) == (ssize_t)strlen(line));
+	return fd;
+}
+
+/* A TCP server of this machine; the line that asks for it goes to `line`. */
+static int server_open(char line[32])
+{
+	struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof(address);
+	const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert(bind(fd, (const struct sockaddr *)&address, sizeof(address)) == 0 && listen(fd, 4096) == 0);
+	cr_assert(getsockname(fd, (struct sockaddr *)&address, &length) == 0);
+	snprintf(line, 32, "CONNECT %u\n", ntohs(address.sin_port));
+	return fd;
+}
+
+static void expect_text(int fd, const char *text)
+{
+	char got[64] = "";
+	cr_assert(recv(fd, got, strlen(text), MSG_WAITALL) == (ssize_t)strlen(text));
+	cr_assert_str_eq(got, text);
+}
+
+static int server_accept(int server, int client, const char *line)
+{
+	char ok[32];
+	const int fd = accept4(server, NULL, NULL, SOCK_CLOEXEC);
+	cr_assert(fd >= 0);
+	snprintf(ok, sizeof(ok), "OK %s", line + strlen("CONNECT "));
+	expect_text(client, ok);
+	return fd;
+}
+
+static bool is_closed(int fd)
+{
+	char byte;
+	return recv(fd, &byte, 1, 0) <= 0; /* a Unix socket tells that not all was read */
+}
+
+Test(agent, proxy_listens_only_when_asked)
+{
+	struct host host;
+	char path[160];
+	host_open(&host);
+	send_run(&host, 0, 0, "exec sleep 1000");
+	expect_message(&host, AGENT_STARTED, 0);
+	snprintf(path, sizeof(path), "%s_%u", host.h.path, AGENT_PORT_PROXY);
+	cr_expect(access(path, F_OK) < 0);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, proxy_keeps_half_close)
+{
+	struct host host;
+	char line[32];
+	const int server = server_open(line);
+	proxy_open(&host);
+	for (int order = 0; order < 2; order++) {
+		const int client = proxy_connect(&host, line), peer = server_accept(server, client, line);
+		const int first = order ? client : peer, second = order ? peer : client;
+		cr_assert(write(first, "one", 3) == 3);
+		shutdown(first, SHUT_WR);
+		expect_text(second, "one");
+		cr_assert(is_closed(second));
+		cr_assert(write(second, "two", 3) == 3);
+		expect_text(first, "two");
+		shutdown(second, SHUT_WR);
+		cr_assert(is_closed(first));
+		close(client);
+		close(peer);
+	}
+	close(server);
+	host_close(&host, CLOSED);
+}
+
+Test(agent, proxy_refuses_what_is_no_line)
+{
+	static const char *const lines[] = { "\n", "CONNECT\n", "CONNECT \n", "CONNECT 0\n", "CONNECT 65536\n", "CONNECT -1\n",
+					     "CONNECT 80x\n", "connect 80\n", "CONNECT 99999999999999999999", "CONNECT 4294967376\n",
+					     "CONNECT 80\nearly", "GET / HTTP/1.0\r\n" };
+	struct host host;
+	char line[32];
+	proxy_open(&host);
+	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+		const int client = proxy_connect(&host, lines[i]);
+		cr_expect(is_closed(client), "%s", lines[i]);
+		close(client);
+	}
+	close(server_open(line)); /* nobody is there any more */
+	const int client = proxy_connect(&host, line);
+	cr_expect(is_closed(client));
+	close(client);
+	host_close(&host, CLOSED);
+}
+
+/* A line may come in pieces, and clients that say nothing are in nobody's way. */
+Test(agent, proxy_takes_many_at_once)
+{
+	enum { COUNT = 300 };
+	static int clients[COUNT], peers[COUNT], silent[COUNT];
+	struct host host;
+	char line[32];
+	const int server = server_open(line);
+	proxy_open(&host);
+	for (int i = 0; i < COUNT; i++) {
+		silent[i] = proxy_connect(&host, "CONN");
+		clients[i] = proxy_connect(&host, "CONNECT");
+		cr_assert(write(clients[i], line + 7, strlen(line + 7)) > 0);
+		peers[i] = server_accept(server, clients[i], line);
+	}
+	for (int i = 0; i < COUNT; i++)
+		cr_assert(write(clients[i], &i, sizeof(i)) == sizeof(i));
+	for (int i = COUNT; i-- > 0;) {
+		int got;
+		cr_assert(recv(peers[i], &got, sizeof(got), MSG_WAITALL) == sizeof(got));
+		cr_assert_eq(got, i);
+		close(peers[i]);
+		cr_assert(is_closed(clients[i]));
+		close(clients[i]);
+		close(silent[i]);
+	}
+	close(server);
+	host_close(&host, CLOSED);
+}
+
+/* One that does not read stops its own connection only, and all arrives in the end. */
+Test(agent, proxy_keeps_back_pressure)
+{
+	static uint8_t chunk[65536];
+	struct host host;
+	char line[32];
+	size_t sent = 0, received = 0;
+	const int server = server_open(line);
+	proxy_open(&host);
+	const int client = proxy_connect(&host, line), peer = server_accept(server, client, line);
+	struct pollfd p = { .fd = client, .events = POLLOUT };
+	while (poll(&p, 1, 300) == 1) {
+		const ssize_t n = send(client, chunk, sizeof(chunk), MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent += n > 0 ? (size_t)n : 0;
+		cr_assert(sent < 64u << 20, "nothing stops the writer");
+	}
+	const int other = proxy_connect(&host, line), other_peer = server_accept(server, other, line);
+	cr_assert(write(other, "through", 7) == 7);
+	expect_text(other_peer, "through");
+	shutdown(client, SHUT_WR);
+	for (ssize_t n; (n = recv(peer, chunk, sizeof(chunk), 0)) > 0;)
+		received += (size_t)n;
+	cr_expect_eq(sent, received);
+	close(client);
+	close(peer);
+	close(other);
+	close(other_peer);
+	close(server);
+	host_close(&host, CLOSED);
 }
