@@ -20,7 +20,7 @@ LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,
 # Debian packages: to build, for the guest kernel, for the tests.
 BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux nbdkit acl \
-	golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2
+	golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c
@@ -35,12 +35,13 @@ EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c ino
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c host.c ioapic.c \
-	kernel_image.c machine.c mptable.c options.c output_log.c output_log_reader.c reaper.c registry.c registry_root.c registry_state.c \
-	remote_client.c remote_exec.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c session.c session_control.c \
-	session_request.c session_stream.c stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
-CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c disk_tree.c \
-	doctor.c exec.c kill.c logs.c machines.c ps.c rm.c stats.c wait.c)
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c \
+	host.c ioapic.c kernel_image.c machine.c mptable.c options.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c \
+	registry.c registry_root.c registry_state.c remote_client.c remote_exec.c remote_server.c root_disk.c run.c run_end.c \
+	run_events.c run_named.c run_ports.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c \
+	timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
+CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c \
+	disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, receive.c send.c)
 LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
 AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c copy.c proxy.c pump.c spawn.c text.c user.c wire.c) $(COPY_SRCS) base/relay.c

@@ -23,6 +23,7 @@ static const struct {
 	{ "exec", cli_exec },
 	{ "kill", cli_kill },
 	{ "logs", cli_logs },
+	{ "proxy", cli_proxy },
 	{ "ps", cli_ps },
 	{ "rm", cli_rm },
 	{ "stats", cli_stats },

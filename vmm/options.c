@@ -13,6 +13,7 @@
 #include "vmm/env_file.h"
 #include "vmm/host.h"
 #include "vmm/layout.h"
+#include "vmm/ports.h"
 #include "vmm/registry.h"
 #include "vmm/session.h"
 #include "vmm/tmpfs.h"
@@ -51,6 +52,7 @@ enum option_id {
 	OPT_TMPFS,
 	OPT_NAME,
 	OPT_RM,
+	OPT_VSOCK,
 	OPT_VERSION,
 	OPT_HELP = 'h',
 	OPT_DETACH = 'd',
@@ -59,6 +61,7 @@ enum option_id {
 	OPT_USER = 'u',
 	OPT_INTERACTIVE = 'i',
 	OPT_TERMINAL = 't',
+	OPT_PUBLISH = 'p',
 };
 
 /* One row for each option: what getopt needs and what --help says. */
@@ -87,6 +90,8 @@ static const struct option_row table[] = {
 	{ OPT_NAME, "name", "NAME", "a name, for trvmm exec, kill, stats and others" },
 	{ OPT_DETACH, "detach", NULL, "print the name when the command has started, and go on without the caller" },
 	{ OPT_RM, "rm", NULL, "with -d: keep neither exit status nor logs when it has ended" },
+	{ OPT_PUBLISH, "publish", "[ADDR:]PORT:PORT", "a TCP port here leads to one on 127.0.0.1 of the guest; repeatable" },
+	{ OPT_VSOCK, "vsock", "PATH", "a Unix socket for the guest's vsock: CONNECT PORT here, PATH_PORT for the guest" },
 	{ OPT_TIMEOUT, "timeout", "SECONDS", "end the command after this time: TERM, then KILL; exit 124" },
 	{ OPT_BOOT_TIMEOUT, "boot-timeout", "SECONDS", "how long the guest may take to start (default: 60)" },
 	{ OPT_CONSOLE, "console", NULL, "show the guest kernel's console on stderr" },
@@ -126,6 +131,7 @@ void options_print_help(void)
 	      "       trvmm exec [-i] [-t] NAME COMMAND...    run another command in the machine NAME\n"
 	      "       trvmm cp [-a] NAME:PATH PATH            copy files out of the machine NAME; into it the other way round\n"
 	      "       trvmm ps|logs|stats|wait|kill|rm        list machines; see and end them\n"
+	      "       trvmm proxy --tcp PORT --vsock PATH:PORT   a TCP port for a guest that speaks vsock itself\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
 	      "       trvmm cache ls|prune                    what the cache holds; remove what is not used\n"
 	      "\n"
@@ -217,6 +223,21 @@ static int add_disk(struct options *options, const char *argument, struct error 
 		return 0;
 	free(copy);
 	return error_set(err, -ENOMEM, "out of memory");
+}
+
+static int add_port(struct options *options, const char *argument, struct error *err)
+{
+	struct port_rule rule;
+	if (port_rule_parse(argument, &rule, err) < 0)
+		return error_prefix(err, -EINVAL, "--publish");
+	if (options->port_count == PORTS_MAX)
+		return error_set(err, -EINVAL, "--publish '%s': at most %u ports", argument, PORTS_MAX);
+	struct port_rule *grown = realloc(options->ports, (options->port_count + 1) * sizeof(*grown));
+	if (!grown)
+		return error_set(err, -ENOMEM, "out of memory");
+	grown[options->port_count++] = rule;
+	options->ports = grown;
+	return 0;
 }
 
 static int add_host_file(struct options *options, const char *argument, struct error *err)
@@ -482,6 +503,13 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 	case OPT_RM:
 		options->remove = true;
 		return 0;
+	case OPT_PUBLISH:
+		return add_port(options, argument, err);
+	case OPT_VSOCK:
+		if (!*argument)
+			return error_set(err, -EINVAL, "--vsock '': give a name for the Unix socket");
+		options->vsock = argument;
+		return 0;
 	case OPT_TIMEOUT:
 		return parse_count("timeout", argument, 1, 1000000, &options->timeout_s, err);
 	case OPT_BOOT_TIMEOUT:
@@ -658,7 +686,10 @@ void options_destroy(struct options *options)
 	free(options->env);
 	free(options->file_env);
 	free(options->disks);
+	free(options->ports);
 	options->layers = options->env = options->file_env = options->disks = NULL;
 	options->added = NULL;
+	options->ports = NULL;
 	options->layer_count = options->added_count = options->env_count = options->file_env_count = options->disk_count = 0;
+	options->port_count = 0;
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "layers/layers.h"
+#include "vmm/port_rule.h"
 
 enum feature_choice { FEATURE_DEFAULT, FEATURE_ON, FEATURE_OFF };
 
@@ -39,6 +40,9 @@ struct options {
 	const char *rw_disk;     /* the file of a kept disk; NULL: changes end with the VM */
 	char **disks;            /* "SPEC[:ro]" as given; see extra_disks.h */
 	size_t disk_count;
+	struct port_rule *ports; /* owned; -p */
+	size_t port_count;       /* at most PORTS_MAX */
+	const char *vsock;       /* the Unix socket of --vsock; NULL: none */
 	unsigned cpus;
 	const char *workdir, *user, *hostname, *append, *timeline, *entrypoint;
 	const char *name;        /* NULL: none, or with `detach` one that is made up */

@@ -54,7 +54,10 @@ static void on_ready(void *data)
 
 static void on_started(void *data)
 {
-	run_named_started(data);
+	struct run *run = data;
+	if (run->ports)
+		ports_start(run->ports);
+	run_named_started(run);
 }
 
 static int open_kernel(struct run *run, struct error *err)
@@ -89,7 +92,9 @@ static int attach_devices(struct run *run, struct error *err)
 		result = virtio_vsock_create(run->loop, mem, VSOCK_GUEST_CID, &run->vsock);
 	if (result < 0)
 		return error_set(err, result, "creating the devices: %s", strerror(-result));
-	result = machine_attach(run->machine, virtio_blk_device(run->blk), err);
+	result = run_serve_vsock(run, err);
+	if (result == 0)
+		result = machine_attach(run->machine, virtio_blk_device(run->blk), err);
 	if (result == 0)
 		result = machine_attach(run->machine, virtio_vsock_device(run->vsock), err);
 	return result < 0 ? result : extra_disks_attach(&run->extra_disks, run->machine, err);
@@ -114,6 +119,7 @@ static int make_session(struct run *run, struct error *err)
 		.tmpfs_count = options->tmpfs_count,
 		.terminal = options->terminal,
 		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks),
+		.proxy = options->port_count > 0,
 		.started = on_started,
 		.stdin_fd = STDIN_FILENO,
 		.stdout_fd = STDOUT_FILENO,
@@ -243,6 +249,8 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	if (result == 0)
 		result = run_named_claim(run, err);
 	if (result == 0)
+		result = run_open_ports(run, err);
+	if (result == 0)
 		result = machine_create(kvm_fd, &config, run->loop, &run->machine, err);
 	if (result == 0)
 		result = prepare_vm_and_guest(run, err);
@@ -305,6 +313,8 @@ int run(const struct options *options, struct error *err)
 	int result = run_named_begin(run, err);
 	if (result == 0)
 		result = start(run, err);
+	if (result < 0)
+		run_remove_vsock(run);
 	if (result < 0)
 		run_named_end(run, EXIT_TRVMM, err->text);
 	return result;

@@ -19,6 +19,7 @@ void run_finish(struct run *run, int code)
 		timeline_mark("exit");
 		timeline_write(run->options->timeline);
 	}
+	run_remove_vsock(run);
 	run_named_end(run, code, run->said);
 	reaper_exit(code, machine_vm_fd(run->machine));
 }

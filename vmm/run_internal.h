@@ -1,6 +1,6 @@
 /*
- * What the files of a run share: run.c (wiring and start), run_events.c (signals, timers), run_end.c (how it
- * ends). All of it happens on the main thread, which is the loop's, but for the preparation of the guest.
+ * What the files of a run share: run.c (wiring and start), run_events.c (signals, timers), run_ports.c (ways in from the host),
+ * run_end.c (how it ends). All of it happens on the main thread, which is the loop's, but for the preparation of the guest.
  */
 #ifndef TRVMM_VMM_RUN_INTERNAL_H
 #define TRVMM_VMM_RUN_INTERNAL_H
@@ -11,6 +11,7 @@
 #include "vmm/extra_disks.h"
 #include "vmm/machine.h"
 #include "vmm/options.h"
+#include "vmm/ports.h"
 #include "vmm/root_disk.h"
 #include "vmm/session.h"
 
@@ -24,6 +25,8 @@ struct run {
 	struct virtio_blk *blk;
 	struct extra_disks extra_disks;
 	struct virtio_vsock *vsock;
+	struct ports *ports;    /* NULL: no -p */
+	const char *vsock_path; /* the Unix socket of --vsock, which goes with us; NULL: none */
 	struct session *session;
 	struct named *named; /* NULL: it has no name (run_named.h) */
 	struct loop_source signals;
@@ -45,6 +48,14 @@ void run_boot_timed_out(struct loop_source *source, uint32_t events);
 void run_command_timed_out(struct loop_source *source, uint32_t events);
 /* The size of the terminal at stdin or stdout; 0 when there is none. */
 void run_window_size(uint16_t *rows, uint16_t *columns);
+
+/* ---- run_ports.c ---- */
+
+/* Listens at the ports of -p, if any. Their clients wait until the agent listens, too: then ports_start(). */
+int run_open_ports(struct run *run, struct error *err);
+/* Opens the Unix socket of --vsock, if any. Whatever ends the run has to remove it. */
+int run_serve_vsock(struct run *run, struct error *err);
+void run_remove_vsock(struct run *run);
 
 /* ---- run_end.c ---- */
 

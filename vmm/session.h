@@ -39,6 +39,7 @@ struct session_spec {
 	size_t tmpfs_count;
 	bool terminal;           /* a pty in the guest, joined with stdin_fd and stdout_fd */
 	bool sync;               /* the guest writes its file systems back before the session ends: for disks that are kept */
+	bool proxy;              /* the agent listens at AGENT_PORT_PROXY before the command starts; for the main session */
 	uint16_t rows, columns;
 	void (*started)(void *data); /* the command runs; NULL: not wanted. Called once, on the loop, before `ended` */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; -1: none. May be blocking, may be any kind of file (vmm/stdio.h) */

@@ -216,6 +216,13 @@ Test(options, flags)
 
 Test(options, names_and_detaching)
 {
+	GOOD("-p", "8080:80", "--publish", "0.0.0.0:1:65535", "--vsock", "/tmp/v", "true");
+	cr_expect_eq(options.port_count, 2);
+	cr_expect_eq(options.ports[0].guest_port, 80);
+	cr_assert_str_eq(options.ports[1].address.text, "0.0.0.0:1");
+	cr_assert_str_eq(options.vsock, "/tmp/v");
+	BAD("--publish: '8080'", "-p", "8080", "true");
+	BAD("--vsock", "--vsock", "", "true");
 	GOOD("--name", "box-1", "-d", "--rm", "true");
 	cr_expect_str_eq(options.name, "box-1");
 	cr_expect(options.detach && options.remove);

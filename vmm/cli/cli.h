@@ -22,6 +22,7 @@ subcommand cli_doctor;
 subcommand cli_exec;
 subcommand cli_kill;
 subcommand cli_logs;
+subcommand cli_proxy;
 subcommand cli_ps;
 subcommand cli_rm;
 subcommand cli_stats;

@@ -1,0 +1,55 @@
+/* Ways into the guest that a run opens on the host: -p and --vsock. See run_internal.h. */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "guest/agent/protocol.h"
+#include "vmm/run_internal.h"
+
+_Static_assert(PORTS_CLIENTS_MAX <= AGENT_PROXIED_MAX, "the agent never has to let a client wait");
+
+/* The device has the other end of the pair, and passes on what is written before the guest has accepted. */
+static int open_to_agent(void *data)
+{
+	struct run *run = data;
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	const struct vsock_ends ends = { .read_fd = pair[1], .write_fd = pair[1] };
+	const int result = virtio_vsock_connect(run->vsock, AGENT_PORT_PROXY, ends, NULL, NULL);
+	if (result == 0)
+		return pair[0];
+	close(pair[0]);
+	return result;
+}
+
+int run_open_ports(struct run *run, struct error *err)
+{
+	const struct options *options = run->options;
+	if (!options->port_count)
+		return 0;
+	int result = ports_create(run->loop, open_to_agent, run, &run->ports, err);
+	for (size_t i = 0; i < options->port_count && result == 0; i++) {
+		result = ports_add(run->ports, &options->ports[i], err);
+		if (result < 0)
+			error_prefix(err, result, "--publish");
+	}
+	return result;
+}
+
+int run_serve_vsock(struct run *run, struct error *err)
+{
+	const char *path = run->options->vsock;
+	const int result = path ? virtio_vsock_serve_unix(run->vsock, path, err) : 0;
+	if (result == 0)
+		run->vsock_path = path;
+	return result;
+}
+
+void run_remove_vsock(struct run *run)
+{
+	if (run->vsock_path)
+		unlink(run->vsock_path);
+	run->vsock_path = NULL;
+}
