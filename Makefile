@@ -195,7 +195,7 @@ bench-guard: all ## measure trvmm's start, and fail when it is more than 3 % abo
 	$(Q)bench/run 'trvmm-.*' >/dev/null
 	$(Q)bench/guard $(BUILD)/bench/results.json
 
-bench-layers: $(BUILD)/bench/layers-tool ## measure layers and the generated disk on this machine: build/bench/layers.md
+bench-layers: all $(BUILD)/bench/layers-tool ## measure layers and the generated disk on this machine: build/bench/layers.md
 	$(Q)scripts/need-packages python3 e2fsprogs
 	$(Q)BUILD=$(BUILD) bench/layers
 

@@ -21,10 +21,10 @@
 struct growth {
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t changed;
-	int fd;                /* owned: the file for reading; -1: nothing is written yet */
-	uint64_t bytes;        /* that can be read */
-	bool ended;            /* they are all */
-	bool settled;          /* nothing happens here any more: the layer is in its place, or has failed */
+	int fd; /* owned: the file for reading; -1: nothing is written yet */
+	uint64_t bytes; /* that can be read */
+	bool ended; /* they are all */
+	bool settled; /* nothing happens here any more: the layer is in its place, or has failed */
 	bool failed;
 };
 

@@ -97,7 +97,8 @@ static int read_foot(int fd, struct stat *st, struct foot *foot)
 	    pread(fd, foot, sizeof(*foot), st->st_size - (off_t)sizeof(*foot)) != (ssize_t)sizeof(*foot) ||
 	    memcmp(foot->magic, foot_magic, sizeof(foot_magic)) != 0 ||
 	    foot->checksum != cache_checksum(0, foot, offsetof(struct foot, checksum)) ||
-	    foot->payload_bytes > (uint64_t)st->st_size || foot_offset(foot->payload_bytes) + sizeof(*foot) != (uint64_t)st->st_size)
+	    foot->payload_bytes > (uint64_t)st->st_size ||
+	    foot_offset(foot->payload_bytes) + sizeof(*foot) != (uint64_t)st->st_size)
 		return -EBADMSG;
 	return 0;
 }
@@ -124,7 +125,7 @@ bool inflated_file_is_safe(const struct foot *foot)
 
 struct chunk_check {
 	uint64_t payload_bytes;
-	uint64_t checked[];    /* a bit for each chunk; atomic */
+	uint64_t checked[]; /* a bit for each chunk; atomic */
 };
 
 static struct chunk_check *create(uint64_t payload_bytes)

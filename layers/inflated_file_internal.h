@@ -38,7 +38,7 @@ _Static_assert(sizeof(struct foot) == 112, "the foot is written as it is, withou
 /* What is computed of the payload while it is written. */
 struct payload_sums {
 	uint64_t payload_bytes;
-	struct array chunks;   /* uint32_t: see chunk_sum() */
+	struct array chunks; /* uint32_t: see chunk_sum() */
 	uint8_t diff_id[DIGEST_BYTES]; /* all zero: not asked for */
 };
 

@@ -15,7 +15,7 @@ struct merging {
 	struct tree_builder *builder; /* borrowed */
 	struct growth *growths; /* owned; one for each layer. NULL: nothing goes on at once */
 	pthread_t thread;
-	int code;              /* of the first layer that cannot be merged */
+	int code; /* of the first layer that cannot be merged */
 	struct error err;
 };
 

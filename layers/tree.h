@@ -118,7 +118,8 @@ uint32_t tree_lookup(const struct tree *tree, const char *path, int follow_last)
 
 /*
  * Reads the bytes of a source into the vector. Returns 0; -EIO when what the layer was read from has changed, become shorter or gone,
- * -EBADMSG when its inflated copy in the cache is damaged, or another -errno. The first failure of a source is told in one message(). Any thread.
+ * -EBADMSG when its inflated copy in the cache is damaged, or another -errno. The first failure of a source is told in one message().
+ * Any thread.
  *
  * What is noticed: of a host directory every change of a file. Of an archive a new size or time of modification, looked for after every
  * large read and once in a tick of the clock (a few milliseconds) for small ones; a rename or removal does no harm there.
