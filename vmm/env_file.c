@@ -11,15 +11,13 @@
 #define BLANKS " \t"
 #define BYTE_ORDER_MARK "\xef\xbb\xbf"
 
-/* Reads all of it, also from a pipe; `text` is terminated. */
-static int read_all(const char *path, char **text, size_t *length, struct error *err)
+/* Reads all of it, also from a pipe. Returns it with a 0 byte behind it, to be freed; or NULL with a line, and -errno in `result`. */
+static char *read_all(const char *path, size_t *length, int *result, struct error *err)
 {
 	const int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return error_set(err, -errno, "--env-file %s: %s", path, strerror(errno));
-	char *bytes = malloc(ENV_FILE_BYTES_MAX + 1);
+	char *bytes = fd < 0 ? NULL : malloc(ENV_FILE_BYTES_MAX + 1);
 	size_t used = 0;
-	ssize_t n = bytes ? 1 : 0;
+	ssize_t n = bytes ? 1 : -1;
 	while (n > 0 && used <= ENV_FILE_BYTES_MAX) {
 		n = read(fd, bytes + used, ENV_FILE_BYTES_MAX + 1 - used);
 		if (n > 0)
@@ -28,20 +26,20 @@ static int read_all(const char *path, char **text, size_t *length, struct error 
 			n = 1;
 	}
 	const int error = errno;
-	close(fd);
-	if (n == 0 && bytes) {
+	if (fd >= 0)
+		close(fd);
+	if (bytes && n == 0) {
 		bytes[used] = '\0';
-		*text = bytes;
 		*length = used;
-		return 0;
+		return bytes;
 	}
 	free(bytes);
-	if (!bytes)
-		return error_set(err, -ENOMEM, "out of memory");
 	if (n < 0)
-		return error_set(err, -error, "--env-file %s: %s", path, strerror(error));
-	return error_set(err, -EINVAL, "--env-file %s: longer than %u KiB; is it a file of variables?", path,
-			 ENV_FILE_BYTES_MAX >> 10);
+		*result = error_set(err, -error, "--env-file %s: %s", path, strerror(error));
+	else
+		*result = error_set(err, -EINVAL, "--env-file %s: longer than %u KiB; is it a file of variables?", path,
+				    ENV_FILE_BYTES_MAX >> 10);
+	return NULL;
 }
 
 /* One line, terminated and without its end. `length` tells of a 0 byte in it. */
@@ -75,10 +73,10 @@ static int take_line(char *line, size_t length, env_file_taker *take, void *data
 
 int env_file_read(const char *path, env_file_taker *take, void *data, struct error *err)
 {
-	char *text = NULL;
-	size_t length = 0;
-	int result = read_all(path, &text, &length, err);
-	if (result < 0)
+	size_t length;
+	int result = 0;
+	char *text = read_all(path, &length, &result, err);
+	if (!text)
 		return result;
 	char *at = text;
 	const char *end = text + length;
