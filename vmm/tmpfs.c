@@ -59,6 +59,16 @@ static bool has_dot_dot(const char *path)
 	return false;
 }
 
+/* What mount(2) gets. NULL: out of memory. */
+static char *make_data(const struct wanted *wanted)
+{
+	char text[64];
+	const int used = snprintf(text, sizeof(text), "mode=%o", wanted->mode);
+	if (wanted->size_bytes)
+		snprintf(text + used, sizeof(text) - (size_t)used, ",size=%llu", (unsigned long long)wanted->size_bytes);
+	return strdup(text);
+}
+
 int tmpfs_parse(const char *argument, struct session_tmpfs *tmpfs, struct error *err)
 {
 	struct wanted wanted = { .mode = MODE_DEFAULT };
@@ -67,25 +77,24 @@ int tmpfs_parse(const char *argument, struct session_tmpfs *tmpfs, struct error 
 		return error_set(err, -EINVAL,
 				 "--tmpfs '%s': give the path of a folder below /, and what is wanted: /cache:size=64M", argument);
 	char *folder = strdup(argument);
-	char *data = NULL;
 	if (!folder)
 		return error_set(err, -ENOMEM, "out of memory");
 	const bool has_options = folder[length];
 	folder[length] = '\0';
-	int result = 0;
-	if (has_dot_dot(folder))
-		result = error_set(err, -EINVAL, "--tmpfs '%s': give a path without ..", argument);
-	else if (has_options && !parse_options(folder + length + 1, &wanted))
-		result = error_set(err, -EINVAL, "--tmpfs '%s': give size=SIZE and mode=OCTAL, as in /cache:size=64M,mode=755",
-				   argument);
-	else if (asprintf(&data, "mode=%o%s%llu", wanted.mode, ",size=", (unsigned long long)wanted.size_bytes) < 0)
-		result = error_set(err, -ENOMEM, "out of memory");
-	if (result < 0) {
+	if (has_dot_dot(folder)) {
 		free(folder);
-		return result;
+		return error_set(err, -EINVAL, "--tmpfs '%s': give a path without ..", argument);
 	}
-	if (!wanted.size_bytes)
-		*strchr(data, ',') = '\0';
+	if (has_options && !parse_options(folder + length + 1, &wanted)) {
+		free(folder);
+		return error_set(err, -EINVAL, "--tmpfs '%s': give size=SIZE and mode=OCTAL, as in /cache:size=64M,mode=755",
+				 argument);
+	}
+	char *data = make_data(&wanted);
+	if (!data) {
+		free(folder);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
 	*tmpfs = (struct session_tmpfs){ .folder = folder, .data = data };
 	return 0;
 }

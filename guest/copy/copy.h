@@ -1,6 +1,6 @@
 /*
- * Files and trees as a stream of bytes: what `trvmm cp` sends through a command's pipe. Both ends are this code, one in trvmm and one in the
- * agent (`/.trvmm/agent copy-out PATH`, `copy-in DESTINATION NAME 0|1`), so that an image needs no program of its own.
+ * Files and trees as a stream of bytes: what `trvmm cp` sends through a command's pipe. Both ends are this code, one in trvmm and one in
+ * the agent (`/.trvmm/agent copy-out PATH`, `copy-in DESTINATION NAME 0|1`), so that an image needs no program of its own.
  *
  * The stream is records, little-endian:
  *
@@ -50,8 +50,8 @@ struct copy_problem {
 };
 
 /*
- * Writes `path` and all below it. A symbolic link is sent as such unless the path ends with a slash or "/."; sockets are left out. Returns 0
- * or -errno: -EPIPE when the other end has gone.
+ * Writes `path` and all below it. A symbolic link is sent as such unless the path ends with a slash or "/."; sockets are left out.
+ * Returns 0 or -errno: -EPIPE when the other end has gone.
  */
 int copy_send(int to, const char *path, struct copy_problem *problem);
 
@@ -65,7 +65,7 @@ struct copy_target {
 };
 
 /*
- * Reads a stream and makes what is in it. Returns 0 or -errno: -ENODATA when the stream ends before its end, -EBADMSG when it is malformed,
+ * Reads a stream and makes what is in it. Returns 0 or -errno: -ENODATA when it ends before its end, -EBADMSG when it is malformed,
  * -EPERM for a device node without `special`, -EFBIG beyond bytes_max. What was made before stays, a file that is not complete does not.
  */
 int copy_receive(int from, const struct copy_target *target, struct copy_problem *problem);

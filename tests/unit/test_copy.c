@@ -71,8 +71,9 @@ static int copy_with(const char *source, const struct copy_target *target)
 
 static int copy(const char *source, const char *destination, const char *name)
 {
-	const struct copy_target target = { .destination = destination, .name = name, .contents = !*name, .owners = geteuid() == 0,
-					    .bytes_max = 1 << 20 };
+	const struct copy_target target = {
+		.destination = destination, .name = name, .contents = !*name, .owners = geteuid() == 0, .bytes_max = 1 << 20
+	};
 	return copy_with(source, &target);
 }
 
@@ -80,9 +81,12 @@ static int copy(const char *source, const char *destination, const char *name)
 
 Test(copy, a_tree_keeps_its_attributes)
 {
-	run("mkdir -p s/d/e s/locked && echo text >s/d/f && : >s/empty && head -c 200000 /dev/urandom >s/big && ln s/big s/d/e/twin && "
-	    "ln -s /nowhere s/link && ln s/link s/d/link2 && mkfifo s/fifo && chmod 640 s/d/f && chmod 1777 s/d/e && chmod 500 s/locked && "
-	    "touch -d '1969-12-31 23:00:00.5Z' s/d/f && touch -h -d 1999-01-02 s/link && touch -d 2001-02-03T04:05:06.123456789 s/d s");
+	run("mkdir -p s/d/e s/locked && echo text >s/d/f && : >s/empty && head -c 200000 /dev/urandom >s/big && ln s/big "
+	    "s/d/e/twin && "
+	    "ln -s /nowhere s/link && ln s/link s/d/link2 && mkfifo s/fifo && chmod 640 s/d/f && chmod 1777 s/d/e && chmod 500 "
+	    "s/locked && "
+	    "touch -d '1969-12-31 23:00:00.5Z' s/d/f && touch -h -d 1999-01-02 s/link && touch -d 2001-02-03T04:05:06.123456789 "
+	    "s/d s");
 	if (geteuid() == 0)
 		run("chown 12:34 s/d/f && chown -h 56:78 s/link");
 	cr_assert_eq(copy("s", "t", "s"), 0, "%s %s", problem.what, problem.path);
@@ -234,7 +238,8 @@ Test(copy, symbolic_links_are_never_followed)
 	add(&stream, COPY_ENTRY, FILE_MODE, "l", "", "new");
 	add(&stream, COPY_END, 0, "", "", "");
 	cr_expect_eq(receive(&stream), 0);
-	run("[ $(cat outside/file) = mine ] && [ $(ls outside | wc -l) = 1 ] && [ $(stat -c %a outside) = 700 ] && [ $(cat t/l) = new ] && "
+	run("[ $(cat outside/file) = mine ] && [ $(ls outside | wc -l) = 1 ] && [ $(stat -c %a outside) = 700 ] && [ $(cat t/l) = "
+	    "new ] && "
 	    "[ ! -e t/stolen ]");
 	/* The thing itself as a link, and then something in it. */
 	run("rm -r t");
@@ -293,7 +298,9 @@ Test(copy, malformed_records)
 	memcpy(stream.bytes + stream.length, &header, sizeof(header));
 	stream.length += sizeof(header);
 	cr_expect_eq(receive(&stream), -EBADMSG);
-	header = (struct copy_header){ .kind = le32_make(COPY_ENTRY), .mode = le32_make(FILE_MODE), .size_bytes = le64_make(UINT64_MAX) };
+	header = (struct copy_header){ .kind = le32_make(COPY_ENTRY),
+				       .mode = le32_make(FILE_MODE),
+				       .size_bytes = le64_make(UINT64_MAX) };
 	stream.length = 0;
 	memcpy(stream.bytes, &header, sizeof(header));
 	stream.length = sizeof(header);
