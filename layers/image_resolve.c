@@ -180,7 +180,9 @@ static int resolve_manifest(struct image *image, const json_t *manifest, struct 
 /* 2: it is this name; 1: it is the end of it ("debian:12" of "docker.io/library/debian:12"); 0: no. */
 static int name_matches(const char *name, const char *reference)
 {
-	const size_t length = name ? strlen(name) : 0, wanted = strlen(reference);
+	if (!name)
+		return 0;
+	const size_t length = strlen(name), wanted = strlen(reference);
 	if (length < wanted || strcmp(name + length - wanted, reference) != 0)
 		return 0;
 	return length == wanted ? 2 : name[length - wanted - 1] == '/';

@@ -106,12 +106,13 @@ struct agent_hello {
 #define AGENT_RUN_PROXY (1u << 3)    /* of session 0: listen at AGENT_PORT_PROXY */
 
 /*
- * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname, working
- * directory, user, then argc arguments, then envc environment entries, then tmpfs_count times two: a folder, and the data that mount(2) gets.
- * Empty means: leave the hostname as it is, working directory "/", user root. A missing working directory is made. A user is NAME, UID,
- * NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The command is searched in the PATH of its environment; HOME
- * is added to that when it is missing. A tmpfs is mounted on each folder, which is made when it is missing, before all else; only session 0
- * may ask for them. The body's length must match exactly.
+ * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname,
+ * working directory, user, then argc arguments, then envc environment entries, then tmpfs_count times two: a folder, and the
+ * data that mount(2) gets. Empty means: leave the hostname as it is, working directory "/", user root. A missing working
+ * directory is made. A user is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The
+ * command is searched in the PATH of its environment; HOME is added to that when it is missing. A tmpfs is mounted on each
+ * folder, which is made when it is missing, before all else; only session 0 may ask for them. The body's length must match
+ * exactly.
  */
 struct agent_run {
 	le32 session;

@@ -468,9 +468,11 @@ Test(options, ulimits)
 
 Test(options, ulimits_that_are_none)
 {
-	static const char *const bad[] = { "",		"nofile",     "nofile=",   "nofile=x",	 "nofile=1:",	"nofile=:1",
-					   "nofile=-2", "nofile=1:x", "nofile=+1", "nofile= 1", "nofile=1:2:3", "NOFILE=1",
-					   "nofil=1",	"nofiles=1",  "as=1",	   "=1",	 "nofile=99999999999999999999" };
+	static const char *const bad[] = {
+		"", "nofile", "nofile=", "nofile=x", "nofile=1:", "nofile=:1", "nofile=-2", "nofile=1:x",
+		"nofile=+1", "nofile= 1", "nofile=1:2:3", "NOFILE=1", "nofil=1", "nofiles=1", "as=1", "=1",
+		"nofile=99999999999999999999",
+	};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		BAD("--ulimit '", "--ulimit", bad[i], "sh");
 	BAD("soft limit is above", "--ulimit", "nofile=2:1", "sh");
@@ -492,9 +494,11 @@ Test(options, tmpfs)
 
 Test(options, tmpfs_that_is_none)
 {
-	static const char *const bad[] = { "",	       "a",	    "/",	    "//",	 "/:size=1M",  ":size=1M",   "/a:",	    "/a:size",
-					   "/a:size=", "/a:size=0", "/a:size=1M,", "/a:size=1X", "/a:mode=8", "/a:mode=10000", "/a:mode=", "/a:exec",
-					   "/a/..",    "/../a",	    "/a:size=1M:b", "/a/../b" };
+	static const char *const bad[] = {
+		"", "a", "/", "//", "/:size=1M", ":size=1M", "/a:", "/a:size", "/a:size=", "/a:size=0", "/a:size=1M,",
+		"/a:size=1X", "/a:mode=8", "/a:mode=10000", "/a:mode=", "/a:exec", "/a/..", "/../a", "/a:size=1M:b",
+		"/a/../b",
+	};
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		BAD("--tmpfs '", "--tmpfs", bad[i], "sh");
 }
