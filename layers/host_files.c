@@ -166,6 +166,7 @@ static bool put_before(char *out, size_t *at, const char *name)
 	if (slash)
 		out[*at] = '/';
 	*at -= length;
+	/* The path's end is there already. NOLINTNEXTLINE(bugprone-not-null-terminated-result) */
 	memmove(out + *at, name, length);
 	return true;
 }

@@ -6,6 +6,7 @@
  * Numbers are 64-bit; a text is its length + 1 (0: there is none) and its bytes. The parts' identities are compared with the files
  * as they are now; of an archive there is only one.
  */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -200,6 +201,7 @@ int image_recall(struct image *image, const struct cache *cache)
 	if (!ret)
 		ret = read_memory(cache, name, &text);
 	if (!ret) {
+		assert(key.data); /* a key is never empty */
 		memcpy(&head, text.data, sizeof(head));
 		const size_t rest = text.used - sizeof(head);
 		if (memcmp(head.magic, head_magic, sizeof(head_magic)) != 0 ||
