@@ -7,6 +7,17 @@
 #include <string.h>
 
 typedef struct {
+	uint8_t bytes[2];
+} be16;
+
+static inline uint16_t be16_get(be16 v)
+{
+	uint16_t raw;
+	memcpy(&raw, v.bytes, sizeof(raw));
+	return be16toh(raw);
+}
+
+typedef struct {
 	uint8_t bytes[4];
 } be32;
 

@@ -1,6 +1,6 @@
 /*
- * The journal as it lies on disk. All integers are big-endian. Specification: the Linux kernel's documentation, filesystems/ext4,
- * "Journal (jbd2)".
+ * The journal as it lies on disk; its superblock is in ext4_disk.h. All integers are big-endian. Specification: the Linux kernel's
+ * documentation, filesystems/ext4, "Journal (jbd2)".
  *
  *   | superblock | ... | descriptor | data | data | revoke | commit | descriptor | data | commit | (older or nothing) ...
  *   '- block 0         '- s_start: a ring from s_first to s_maxlen
@@ -9,31 +9,17 @@
 #define TRVMM_EXT4READ_JBD2_DISK_H
 
 #include <assert.h>
-#include <endian.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 #include "base/be.h"
-
-typedef struct {
-	uint8_t bytes[2];
-} be16;
-
-static inline uint16_t be16_get(be16 v)
-{
-	uint16_t raw;
-	memcpy(&raw, v.bytes, sizeof(raw));
-	return be16toh(raw);
-}
-
-#define JBD2_MAGIC 0xC03B3998u
+#include "ext4gen/ext4_disk.h"
 
 enum {
 	JBD2_TYPE_DESCRIPTOR = 1,
 	JBD2_TYPE_COMMIT = 2,
 	JBD2_TYPE_SUPERBLOCK_V1 = 3,
-	JBD2_TYPE_SUPERBLOCK_V2 = 4,
+	JBD2_TYPE_SUPERBLOCK_V2 = JBD2_SUPERBLOCK_V2,
 	JBD2_TYPE_REVOKE = 5,
 };
 
@@ -53,22 +39,6 @@ struct jbd2_header {
 	be32 h_blocktype;
 	be32 h_sequence;
 };
-
-struct jbd2_log_super {
-	struct jbd2_header s_header;
-	be32 s_blocksize;
-	be32 s_maxlen;
-	be32 s_first;
-	be32 s_sequence;
-	be32 s_start; /* 0: the journal is empty */
-	be32 s_errno;
-	be32 s_feature_compat; /* from here on version 2 only */
-	be32 s_feature_incompat;
-	be32 s_feature_ro_compat;
-	uint8_t s_uuid[16];
-};
-static_assert(offsetof(struct jbd2_log_super, s_feature_compat) == 0x24, "s_feature_compat");
-static_assert(offsetof(struct jbd2_log_super, s_uuid) == 0x30, "s_uuid");
 
 enum {
 	JBD2_FLAG_ESCAPE = 1, /* the block began with the magic, which is 0 in the journal */

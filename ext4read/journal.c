@@ -19,7 +19,7 @@ struct journal {
 	struct items extents; /* of the journal's inode */
 	struct map revoked; /* block + 1 to the last transaction that revoked it */
 	uint8_t *block, *data; /* owned: the log's block at hand, and one of a transaction's */
-	struct jbd2_log_super super;
+	struct jbd2_superblock super;
 	uint32_t first, end; /* the ring, as blocks of the inode */
 	uint32_t incompat;
 	bool checksum_v1, checksums; /* of whole transactions; of each block */
@@ -255,9 +255,9 @@ static int go_through(struct journal *journal, enum pass pass)
 
 static int check_super(struct journal *journal, uint64_t inode_blocks)
 {
-	const struct jbd2_log_super *super = &journal->super;
-	const uint32_t type = be32_get(super->s_header.h_blocktype);
-	if (be32_get(super->s_header.h_magic) != JBD2_MAGIC || (type != JBD2_TYPE_SUPERBLOCK_V1 && type != JBD2_TYPE_SUPERBLOCK_V2))
+	const struct jbd2_superblock *super = &journal->super;
+	const uint32_t type = be32_get(super->h_blocktype);
+	if (be32_get(super->h_magic) != JBD2_MAGIC || (type != JBD2_TYPE_SUPERBLOCK_V1 && type != JBD2_TYPE_SUPERBLOCK_V2))
 		return damaged(journal->err, "%s", "the journal has no superblock");
 	const uint32_t known =
 	    JBD2_INCOMPAT_REVOKE | JBD2_INCOMPAT_64BIT | JBD2_INCOMPAT_ASYNC_COMMIT | JBD2_INCOMPAT_CSUM_V2 | JBD2_INCOMPAT_CSUM_V3;
