@@ -15,12 +15,7 @@ enum { CHANGE_BYTES = 6, CHUNK = 1 << 18, CHUNKS_PER_RANGE = 24 };
 static struct hand *base_tree(void)
 {
 	struct hand *h = hand_rich();
-	const uint32_t d = hand_dir(h, 0, "z");
-	for (uint32_t i = 0; i < 1000; i++) {
-		char name[64];
-		snprintf(name, sizeof(name), "a-rather-long-name-of-a-file-%08u", i);
-		hand_link(h, d, name, 3);
-	}
+	hand_many_names(h, "z", 1000, 3);
 	for (uint32_t i = 0; i < h->tree.inode_count; i += 3)
 		hand_xattr(h, i, "user.some-attribute", "012345678901234567890123456789012345678901234567890123456789", i);
 	/* Values in the block, and in inodes of their own. */

@@ -39,12 +39,7 @@ static int read_contents(void *data, uint32_t source, uint64_t offset, void *buf
 static uint8_t *generated(void)
 {
 	struct hand *h = hand_rich();
-	const uint32_t d = hand_dir(h, 0, "z");
-	for (uint32_t i = 0; i < 300; i++) {
-		char name[64];
-		snprintf(name, sizeof(name), "a-rather-long-name-of-a-file-%08u", i);
-		hand_link(h, d, name, 3);
-	}
+	hand_many_names(h, "z", 300, 3);
 	for (uint32_t i = 0; i < h->tree.inode_count; i += 2)
 		hand_xattr(h, i, "user.some-attribute", "012345678901234567890123456789012345678901234567890123456789", i);
 	const struct ext4_options options = { .size_bytes = DISK_BYTES };

@@ -299,4 +299,16 @@ static struct hand *hand_rich(void)
 	return h;
 }
 
+/* Many long names for one inode in a new directory `name` of the root: a directory of many blocks, with an index. Returns its number. */
+static inline uint32_t hand_many_names(struct hand *h, const char *name, uint32_t count, uint32_t inode)
+{
+	const uint32_t directory = hand_dir(h, 0, name);
+	for (uint32_t i = 0; i < count; i++) {
+		char long_name[64];
+		snprintf(long_name, sizeof(long_name), "a-rather-long-name-of-a-file-%08u", i);
+		hand_link(h, directory, long_name, inode);
+	}
+	return directory;
+}
+
 #endif

@@ -109,12 +109,7 @@ Test(ext4_hostile, names_in_a_small_circle)
 Test(ext4_hostile, random_damage)
 {
 	struct hand *h = hand_rich();
-	const uint32_t d = hand_dir(h, 0, "z");
-	for (uint32_t i = 0; i < 1500; i++) {
-		char name[64];
-		snprintf(name, sizeof(name), "a-rather-long-name-of-a-file-%08u", i);
-		hand_link(h, d, name, 3);
-	}
+	hand_many_names(h, "z", 1500, 3);
 	for (uint32_t i = 0; i < h->tree.inode_count; i += 3)
 		hand_xattr(h, i, "user.some-attribute", "0123456789012345678901234567890123456789012345678901234567890123456789",
 			   i);
