@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -136,4 +137,22 @@ int iov_pread_full(int fd, const struct iovec *iov, unsigned count, uint64_t off
 int iov_pwrite_full(int fd, const struct iovec *iov, unsigned count, uint64_t offset)
 {
 	return iov_io_full(write_ranges, fd, iov, count, offset);
+}
+
+int write_full(int fd, const void *bytes, size_t length)
+{
+	const char *at = bytes;
+	while (length) {
+		const ssize_t n = write(fd, at, length);
+		if (n < 0 && errno == EAGAIN) {
+			struct pollfd p = { .fd = fd, .events = POLLOUT };
+			poll(&p, 1, -1);
+		} else if (n < 0 && errno != EINTR) {
+			return -errno;
+		} else if (n > 0) {
+			at += n;
+			length -= (size_t)n;
+		}
+	}
+	return 0;
 }

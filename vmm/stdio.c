@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/iov.h"
+
 #define RELAY_BYTES 65536
 
 /* ---- the thread -------------------------------------------------------------------------------------------------------------- */
@@ -35,24 +37,6 @@ static void relay_free(struct relay *r)
 	free(r);
 }
 
-static bool write_all(int fd, const char *bytes, size_t length)
-{
-	while (length) {
-		const ssize_t n = write(fd, bytes, length);
-		if (n < 0 && errno == EAGAIN) {
-			/* Somebody else made the shared description non-blocking. */
-			struct pollfd p = { .fd = fd, .events = POLLOUT };
-			poll(&p, 1, -1);
-		} else if (n < 0 && errno != EINTR) {
-			return false;
-		} else if (n > 0) {
-			bytes += n;
-			length -= (size_t)n;
-		}
-	}
-	return true;
-}
-
 static void *relay_run(void *data)
 {
 	struct relay *r = data;
@@ -69,7 +53,7 @@ static void *relay_run(void *data)
 		const ssize_t n = read(r->from, buffer, sizeof(buffer));
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
-		if (n <= 0 || !write_all(r->to, buffer, (size_t)n))
+		if (n <= 0 || write_full(r->to, buffer, (size_t)n) < 0)
 			break;
 	}
 	relay_free(r);

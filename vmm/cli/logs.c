@@ -9,29 +9,13 @@
 #include <sys/inotify.h>
 #include <unistd.h>
 
+#include "base/iov.h"
 #include "vmm/cli/cli.h"
 #include "vmm/cli/machines.h"
 #include "vmm/output_log.h"
 #include "vmm/registry.h"
 
 #define LOOK_EVERY_MS 1000 /* at the lock, should the kernel's word about the folder get lost */
-
-static int write_all(int fd, const uint8_t *bytes, size_t length)
-{
-	while (length) {
-		const ssize_t n = write(fd, bytes, length);
-		if (n < 0 && errno == EAGAIN) {
-			struct pollfd p = { .fd = fd, .events = POLLOUT };
-			poll(&p, 1, -1);
-		} else if (n < 0 && errno != EINTR) {
-			return -errno;
-		} else if (n > 0) {
-			bytes += n;
-			length -= (size_t)n;
-		}
-	}
-	return 0;
-}
 
 /* Prints what there is by now. */
 static int print_more(struct output_log_reader *reader, struct error *err)
@@ -40,7 +24,7 @@ static int print_more(struct output_log_reader *reader, struct error *err)
 	enum output_log_stream stream;
 	ssize_t n;
 	while ((n = output_log_next(reader, &stream, bytes)) > 0) {
-		const int result = write_all(stream == OUTPUT_LOG_STDOUT ? STDOUT_FILENO : STDERR_FILENO, bytes, (size_t)n);
+		const int result = write_full(stream == OUTPUT_LOG_STDOUT ? STDOUT_FILENO : STDERR_FILENO, bytes, (size_t)n);
 		if (result < 0)
 			return error_set(err, result, "writing: %s", strerror(-result));
 	}
