@@ -1,0 +1,86 @@
+/*
+ * A FUSE server over one directory (or one file) of the host: requests in, answers out. It knows nothing of queues; virtio_fs.h brings it
+ * requests. Source: the kernel's include/uapi/linux/fuse.h (protocol 7.37 and below) and fs/fuse/, which is the only client that counts.
+ *
+ * Everything in a request is hostile: lengths, node ids, file handles, names. What the server promises about the host:
+ *
+ * - No request reaches anything outside of the directory. Names are one component, checked, and resolved beneath an O_PATH descriptor of the
+ *   parent (openat2: RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS); symlinks are data.
+ * - Only regular files and directories are ever opened for more than O_PATH; devices, fifos and sockets of the share are never opened.
+ * - The descriptors and the memory that a client can make it hold are bounded.
+ *
+ * Threads: fs_server_handle() is called by several threads at once, on different requests; the rest by one thread, with no request under way.
+ */
+#ifndef TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
+#define TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#include "base/error.h"
+
+/* What the client may keep without asking; the man page of trvmm tells users. */
+enum fs_cache {
+	FS_CACHE_AUTO, /* names, attributes and data for a second, data thrown away at open() when the file has changed */
+	FS_CACHE_NONE, /* nothing: reads and writes are direct */
+	FS_CACHE_ALWAYS, /* everything, as long as it likes: nobody else changes the directory */
+};
+
+struct fs_config {
+	const char *path; /* the directory or file on this host; borrowed for fs_server_create() only */
+	bool read_only;
+	enum fs_cache cache;
+	bool writeback; /* the client gathers writes; only with FS_CACHE_ALWAYS */
+	/*
+	 * One file that the root directory has besides its own entries, listed nowhere and hiding an entry of the same name: read-only, mode
+	 * 0555, of root. For the agent, when the share is the guest's root file system. NULL: none. The descriptor stays the caller's, and
+	 * lives as long as the server.
+	 */
+	const char *extra_name;
+	int extra_fd;
+	unsigned descriptors_max; /* how many descriptors it may hold at a time; 0: its own choice below RLIMIT_NOFILE */
+};
+
+struct fs_server;
+
+/*
+ * Opens the directory. Returns 0, or -errno with one line that names the path and the mend: -ENOENT, -EACCES, -ENOTDIR (neither directory nor
+ * regular file). For a single file, the root (node 1) is a directory that holds just this file, under its own name.
+ */
+int fs_server_create(const struct fs_config *config, struct fs_server **server, struct error *err);
+
+/* Closes everything. NULL is allowed. */
+void fs_server_destroy(struct fs_server *server);
+
+/*
+ * Forgets what the client had (lookups, open files, negotiation), as after a reset of the device: the next request has to be FUSE_INIT.
+ * No request may be under way.
+ */
+void fs_server_reset(struct fs_server *server);
+
+/*
+ * Does one request. `in` is what the client wrote (struct fuse_in_header first), `out` where the answer goes (struct fuse_out_header first), both
+ * in memory that the client changes meanwhile: headers and names are copied once before they are looked at, file data goes straight between
+ * the buffers and preadv2()/pwritev2(). Headers may be split over the buffers at any byte.
+ *
+ * Returns the number of bytes written to `out` (0 when the operation has no answer: FORGET, BATCH_FORGET, or INTERRUPT), or -EPROTO when
+ * there can be no answer: no whole fuse_in_header, or no room for a fuse_out_header where one is due. Every other trouble is an errno in the
+ * answer. Blocks only as long as the host's file system does.
+ */
+ssize_t fs_server_handle(struct fs_server *server, const struct iovec *in, size_t in_count, const struct iovec *out,
+			 size_t out_count);
+
+/* The name that messages and mount tags use: the last component of the path. */
+const char *fs_server_name(const struct fs_server *server);
+
+/* For trvmm stats, from any thread. */
+struct fs_counters {
+	uint64_t requests, read_bytes, write_bytes, errors;
+	uint64_t nodes, descriptors; /* held now */
+};
+void fs_server_counters(const struct fs_server *server, struct fs_counters *counters);
+
+#endif
