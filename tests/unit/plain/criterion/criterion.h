@@ -109,6 +109,10 @@ static bool plain_expectation_failed;
 #define cr_expect_not(A, ...) cr_expect(!(A), __VA_ARGS__)
 #define cr_expect_eq(A, B, ...) cr_expect((A) == (B), __VA_ARGS__)
 #define cr_expect_neq(A, B, ...) cr_expect((A) != (B), __VA_ARGS__)
+#define cr_expect_null(A, ...) cr_expect((A) == NULL, __VA_ARGS__)
+#define cr_expect_not_null(A, ...) cr_expect((A) != NULL, __VA_ARGS__)
+#define cr_expect_str_neq(A, B, ...) cr_expect(strcmp((A), (B)) != 0, __VA_ARGS__)
+#define cr_assert_str_neq(A, B, ...) cr_assert(strcmp((A), (B)) != 0, __VA_ARGS__)
 #define cr_expect_str_eq(A, B, ...) cr_expect(strcmp((A), (B)) == 0, __VA_ARGS__)
 
 static inline const struct criterion_test_extra_data *plain_suite_of(const struct plain_test *test)
