@@ -1,4 +1,7 @@
-/* What the server's files share: remote_server.c (clients and frames), remote_exec.c (what EXEC asks for). */
+/*
+ * What the server's files share: remote_server.c (clients come and go), remote_frame.c (their bytes become requests), remote_request.c
+ * (what is done about them, and answers), remote_exec.c (what EXEC asks for).
+ */
 #ifndef TRVMM_VMM_REMOTE_SERVER_INTERNAL_H
 #define TRVMM_VMM_REMOTE_SERVER_INTERNAL_H
 
@@ -26,6 +29,29 @@ struct remote_server {
 	struct remote_client *clients; /* owned */
 	unsigned client_count;
 };
+
+/* ---- remote_server.c ---- */
+
+/* Its connection is closed, its command is killed. */
+void remote_client_destroy(struct remote_client *client);
+
+/* ---- remote_frame.c ---- */
+
+/* One read, and what is to be done when a request is complete. Returns false when there is no more to read now, or the client is gone. */
+bool remote_client_read(struct remote_client *client);
+
+/* What of a frame has come is forgotten, its descriptors are closed. */
+void remote_client_next_frame(struct remote_client *client);
+
+/* ---- remote_request.c ---- */
+
+/* Does what the complete frame in `client` asks for. Returns false when that was the end of the client. */
+bool remote_client_serve(struct remote_client *client);
+
+/* Tells the client why, and destroys it. */
+void remote_client_refuse(struct remote_client *client, const char *why);
+
+/* ---- remote_exec.c ---- */
 
 /* Starts what the frame in `client` asks for. Returns 0, or -errno with one line for the client. */
 int remote_exec_start(struct remote_client *client, session_ended ended, struct error *err);
