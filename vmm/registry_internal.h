@@ -1,4 +1,14 @@
-/* What the files of the registry share: registry_root.c (DIR), registry_state.c (NAME/state), registry.c (the rest); see registry.h. */
+/*
+ * What the files of the registry share; see registry.h.
+ *
+ *   registry.c          machines are found, listed, waited for
+ *   registry_claim.c    the machine's own side: its name is taken and given back
+ *   registry_remove.c   machines are taken away
+ *   registry_control.c  NAME/control
+ *   registry_name.c     what may be a name
+ *   registry_root.c     DIR
+ *   registry_state.c    NAME/state
+ */
 #ifndef TRVMM_VMM_REGISTRY_INTERNAL_H
 #define TRVMM_VMM_REGISTRY_INTERNAL_H
 
@@ -6,6 +16,32 @@
 
 #define REGISTRY_STATE "state"
 #define REGISTRY_CONTROL "control"
+
+/* ---- registry.c ---- */
+
+/* Opens the machine `name`, which is to be closed; says nothing about what fails. Returns 0 or -errno. */
+int registry_entry_open(int root_fd, const char *name, struct registry_entry *entry);
+
+/* ---- registry_remove.c ---- */
+
+/* Empties and removes a folder that nobody will find any more, or that is not finished. */
+void registry_erase(int root_fd, const char *folder, int folder_fd);
+
+/* Takes `name` away. The caller has the lock of the state that it has had there; -ENOENT when another one is there now, or none. */
+int registry_retire(int root_fd, const char *name, int folder_fd, int state_fd);
+
+/* Removes what a killed process left of a machine that was being made or removed. */
+void registry_sweep(int root_fd, const char *folder);
+
+/* ---- registry_control.c ---- */
+
+/* Makes the socket. Returns a descriptor that does not block, or -errno. */
+int registry_listen(int folder_fd);
+
+/* ---- registry_name.c ---- */
+
+/* PREFIX and eight random digits. */
+void registry_random_name(char *name, size_t size, const char *prefix);
 
 /* ---- registry_root.c ---- */
 
