@@ -45,7 +45,7 @@ CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_diff.c disk_export.c 
 	disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, receive.c send.c)
 LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
-AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c copy.c proxy.c pump.c spawn.c text.c user.c wire.c) $(COPY_SRCS) base/relay.c
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
 AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.
@@ -79,12 +79,12 @@ $(BUILD)/libtrvmm.a: $(LIB_OBJS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/obj/vmm/agent_blob.o: vmm/agent_blob.S $(BUILD)/guest/agent
+$(BUILD)/obj/vmm/guest_blobs.o: vmm/guest_blobs.S $(BUILD)/guest/agent $(BUILD)/guest/copy
 	@mkdir -p $(@D)
 	$(call say,AS,$<)
-	$(Q)$(CC) -c -DAGENT_FILE='"$(BUILD)/guest/agent"' $< -o $@
+	$(Q)$(CC) -c -DAGENT_FILE='"$(BUILD)/guest/agent"' -DCOPY_FILE='"$(BUILD)/guest/copy"' $< -o $@
 
-$(BUILD)/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/agent_blob.o $(BUILD)/libtrvmm.a
+$(BUILD)/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/guest_blobs.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
 
@@ -95,10 +95,16 @@ $(BUILD)/trvmm-nbd: devices/virtio-blk/nbd/nbd_bridge.c devices/virtio-blk/nbd/n
 	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE),$(HARDEN)) -fPIE -pie -D_GNU_SOURCE -I. -o $@ $< -lnbd
 
 # ---- what runs in the guest -----------------------------------------------------------------------------------------------------
-$(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h base/relay.h | $(BUILD)/.packages
+$(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h base/relay.h | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,AGENT,$@)
 	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ $(AGENT_SRCS)
+
+# What only `trvmm cp` needs in the guest is a program of its own: every start loads the agent.
+$(BUILD)/guest/copy: guest/copy/main.c $(COPY_SRCS) guest/copy/copy.h base/le.h | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,AGENT,$@)
+	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ guest/copy/main.c $(COPY_SRCS)
 
 $(BUILD)/guest/vmlinux: guest/kernel/trvmm.config guest/kernel/build.sh $(wildcard guest/kernel/patches/*.patch)
 	$(call say,KERNEL,$@)
@@ -122,7 +128,7 @@ $(TEST_OBJS): | $(BUILD)/.test-packages
 # It has one thread, and starts programs by vfork, which the thread sanitizer turns into a fork that reports no failed exec.
 TEST_AGENT_SRCS := $(AGENT_COMMON_SRCS) tests/unit/agent_platform.c
 TEST_AGENT_SANITIZE := $(filter-out thread,$(SANITIZE))
-$(BUILD)/tests/agent: $(TEST_AGENT_SRCS) $(wildcard guest/agent/*.h guest/copy/*.h) base/le.h base/relay.h | $(BUILD)/.test-packages
+$(BUILD)/tests/agent: $(TEST_AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h base/relay.h | $(BUILD)/.test-packages
 	@mkdir -p $(@D)
 	$(call say,AGENT,$@)
 	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(TEST_AGENT_SANITIZE),-fsanitize=$(TEST_AGENT_SANITIZE)) -D_GNU_SOURCE -I. \

@@ -7,10 +7,13 @@
 
 #include "devices/virtio-blk/disk_ext4.h"
 #include "guest/agent/protocol.h"
-#include "vmm/agent_blob.h"
+#include "guest/copy/copy.h"
+#include "vmm/guest_blobs.h"
 #include "vmm/run.h"
 
-/* Layers to one tree, with the agent on top. */
+#define PROGRAMS 2 /* our own, on every disk */
+
+/* Layers to one tree, with our own programs on top. */
 static int make_tree(const struct options *options, struct root_disk *root, struct error *err)
 {
 	/*
@@ -19,6 +22,7 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 	 */
 	const struct layers_memory_file files[] = {
 		{ .path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes },
+		{ .path = COPY_PROGRAM, .mode = 0755, .data = copy_blob, .length = copy_blob_bytes },
 		{ .path = "/dev/.trvmm", .data = "" },
 		{ .path = "/proc/.trvmm", .data = "" },
 		{ .path = "/run/.trvmm", .data = "" },
@@ -33,7 +37,7 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 		.added = options->added,
 		.added_count = options->added_count,
 		.files = files,
-		.file_count = options->read_only ? sizeof(files) / sizeof(files[0]) : 1,
+		.file_count = options->read_only ? sizeof(files) / sizeof(files[0]) : PROGRAMS,
 		.max_layer_bytes = options->max_layer_bytes,
 		.progress = true,
 	};

@@ -9,7 +9,6 @@
  *   spawn.c    pipes, pty, the new process, the search for the program
  *   user.c     who the command runs as
  *   text.c     one-line messages
- *   copy.c     the program as a command in the guest: an end of trvmm cp
  *   boot.c, vsock.c  what only a virtual machine has: the functions named platform_*, for which the unit tests have others
  *
  * One thread, no heap, everything non-blocking but exec. A failure of the guest's own making ends one session; what leaves nothing
@@ -170,11 +169,6 @@ void command_signal(uint32_t session, uint32_t signal);
 void command_window(uint32_t session, uint16_t rows, uint16_t columns);
 void command_event(uint64_t tag, uint32_t events);
 void command_reaped(pid_t pid, int wait_status);
-
-/* ---- copy.c ------------------------------------------------------------------------------------------------------------------ */
-
-/* All that the program does when it is not process 1. Returns its exit status. */
-int copy_main(int argc, char **argv);
 
 /* ---- proxy.c ----------------------------------------------------------------------------------------------------------------- */
 

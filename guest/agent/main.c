@@ -59,9 +59,6 @@ static int signals_open(void)
 int main(int argc, char **argv)
 {
 	sigset_t all;
-	/* The kernel gives process 1 words of its command line that it does not know. */
-	if (argc > 2 && getpid() != 1)
-		return copy_main(argc, argv);
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	platform_init(argc, argv);

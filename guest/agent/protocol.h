@@ -54,13 +54,6 @@
 #define AGENT_PROTOCOL_VERSION 2
 #define AGENT_PATH "/.trvmm/agent" /* where ext4gen places it; the kernel's init= */
 
-/*
- * As a command, the agent's program is one end of guest/copy/copy.h: "copy-out PATH" writes to stdout, "copy-in DESTINATION NAME CONTENTS
- * OWNERS" reads stdin, the last two "0" or "1". Exit status 1: a text on stderr says why.
- */
-#define AGENT_COPY_OUT "copy-out"
-#define AGENT_COPY_IN "copy-in"
-
 #define AGENT_PORT_CONTROL 1024u
 #define AGENT_PORT_PROXY 1025u /* in the guest */
 #define AGENT_PORT_STREAMS 0x10000u

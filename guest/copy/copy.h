@@ -1,6 +1,6 @@
 /*
  * Files and trees as a stream of bytes: what `trvmm cp` sends through a command's pipe. Both ends are this code, one in trvmm and one in
- * the agent (`/.trvmm/agent copy-out PATH`, `copy-in DESTINATION NAME 0|1`), so that an image needs no program of its own.
+ * a program that trvmm brings into the guest (main.c), so that an image needs none of its own.
  *
  * The stream is records, little-endian:
  *
@@ -22,6 +22,8 @@
 #include <stdint.h>
 
 #include "base/le.h"
+
+#define COPY_PROGRAM "/.trvmm/copy" /* where ext4gen places it */
 
 #define COPY_PATH_MAX 4095u
 #define COPY_NAME_MAX 255u

@@ -1,7 +1,7 @@
 /*
  * `trvmm cp [-a] [--max-size SIZE] NAME:PATH PATH` and `trvmm cp PATH NAME:PATH`: files and trees out of a machine that runs, and into it.
  *
- * The agent's own program runs in the guest as one end of guest/copy/copy.h, by EXEC of vmm/remote.h; the other end is here. What comes out
+ * A program that came with the agent runs in the guest as one end of guest/copy/copy.h, by EXEC of vmm/remote.h; the other end is here. What comes out
  * of a guest is hostile: that header says what it cannot do.
  */
 #include <errno.h>
@@ -104,13 +104,13 @@ static int parse(struct cp *cp, int argc, char **argv)
 
 /* ---- the guest's end --------------------------------------------------------------------------------------------------------- */
 
-/* EXEC of the agent's program as root in /. */
+/* EXEC of the copier as root in /. */
 static int send_request(const struct cp *cp, const int fds[3], struct error *err)
 {
-	const char *const out[] = { AGENT_PATH, AGENT_COPY_OUT, cp->guest_path, NULL };
-	const char *const in[] = { AGENT_PATH, AGENT_COPY_IN,         cp->guest_path,
-				   cp->name,   *cp->name ? "0" : "1", geteuid() ? "0" : "1",
-				   NULL };
+	const char *const out[] = { COPY_PROGRAM, "out", cp->guest_path, NULL };
+	const char *const in[] = {
+		COPY_PROGRAM, "in", cp->guest_path, cp->name, *cp->name ? "0" : "1", geteuid() ? "0" : "1", NULL
+	};
 	const char *const *words = cp->out ? out : in;
 	struct remote_exec head = { .flags = le32_make(cp->out ? 0 : REMOTE_EXEC_STDIN) };
 	char *body = NULL;
