@@ -22,7 +22,11 @@ void virtio_device_fail(struct virtio_device *dev, const char *reason)
 	if (!dev->active)
 		return;
 	dev->active = false;
-	message("%s: %s; the device stops until the driver resets it", dev->ops->name, reason);
+	if (dev->complaints < VIRTIO_COMPLAINTS_MAX) {
+		dev->complaints++;
+		message("%s: %s; the device stops until the driver resets it%s", dev->ops->name, reason,
+			dev->complaints == VIRTIO_COMPLAINTS_MAX ? "; this is not told again" : "");
+	}
 	atomic_fetch_or(&dev->status, VIRTIO_CONFIG_S_NEEDS_RESET);
 	atomic_fetch_or(&dev->interrupt_status, VIRTIO_MMIO_INT_CONFIG);
 	dev->interrupt(dev);

@@ -19,6 +19,7 @@
 #include "devices/virtio/virtq.h"
 
 #define VIRTIO_MAX_QUEUES 8
+#define VIRTIO_COMPLAINTS_MAX 8
 
 /* Features of virtio 1.2, 6, as masks (Linux's VIRTIO_F_* are bit numbers); those of a device type stand in its folder. */
 #define VIRTIO_FEATURE_INDIRECT_DESC (1ull << 28)
@@ -55,6 +56,7 @@ struct virtio_device {
 	bool active;                   /* between activate and reset, and not failed */
 	_Atomic uint32_t interrupt_status; /* VIRTIO_MMIO_INT_* */
 	_Atomic uint32_t status;           /* device status register */
+	unsigned complaints;               /* lines that the driver's breaches have cost, in all lives */
 	/* How to raise the interrupt line: writes to the irqfd; in unit tests a counter. */
 	void (*interrupt)(struct virtio_device *dev);
 	/* Makes the loop call notify for queue `index` again, after what else waits there. NULL: virtio_device_drain() does all at once. */
@@ -67,7 +69,8 @@ void virtio_device_notify_driver(struct virtio_device *dev, unsigned index);
 
 /*
  * A malformed ring or another breach of protocol: the device stops, DEVICE_NEEDS_RESET is set, the driver gets a configuration
- * change interrupt, one line goes to the log for each life of the device. The VM goes on.
+ * change interrupt, one line goes to the log for each life of the device, for the first VIRTIO_COMPLAINTS_MAX of them: a driver that
+ * breaks it without end does not fill the disk that the log is on. The VM goes on.
  */
 void virtio_device_fail(struct virtio_device *dev, const char *reason);
 
