@@ -6,6 +6,14 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What a user or a file named may hold anything, and its author does not get to write lines of ours, or to a terminal's state. */
+static void keep_one_line(char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char)*text < 0x20 || *text == 0x7f)
+			*text = '?';
+}
+
 int error_set(struct error *err, int code, const char *format, ...)
 {
 	if (err) {
@@ -13,6 +21,7 @@ int error_set(struct error *err, int code, const char *format, ...)
 		va_start(args, format);
 		vsnprintf(err->text, sizeof(err->text), format, args);
 		va_end(args);
+		keep_one_line(err->text);
 	}
 	return code;
 }
@@ -26,6 +35,7 @@ int error_prefix(struct error *err, int code, const char *format, ...)
 		va_start(args, format);
 		vsnprintf(err->text, sizeof(err->text), format, args);
 		va_end(args);
+		keep_one_line(err->text);
 		const size_t used = strlen(err->text);
 		snprintf(err->text + used, sizeof(err->text) - used, ": %s", before);
 	}
@@ -76,6 +86,7 @@ void message(const char *format, ...)
 	va_end(args);
 	if (length < 0)
 		return;
+	keep_one_line(line);
 	size_t used = strlen(line);
 	line[used++] = '\n';
 	/* Nothing can be done about a stderr that does not take the line. */
@@ -91,6 +102,7 @@ void complaints_add(struct complaints *complaints, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(complaints->first.text, sizeof(complaints->first.text), format, args);
 	va_end(args);
+	keep_one_line(complaints->first.text);
 }
 
 void complaints_print(const struct complaints *complaints, const char *prefix)

@@ -18,7 +18,8 @@ struct error {
 
 /*
  * Sets the text (printf format) and returns `code` unchanged, so that a caller writes `return error_set(err, -EINVAL, ...)`.
- * `err` may be NULL: then only the code travels. A text that is too long is cut.
+ * `err` may be NULL: then only the code travels. A text that is too long is cut; a control character in it, from a word that was not quoted,
+ * becomes a question mark.
  */
 int error_set(struct error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
@@ -46,7 +47,7 @@ void complaints_add(struct complaints *complaints, const char *format, ...) __at
 /* One message behind "PREFIX: ", with the number of others; none when there was no complaint. */
 void complaints_print(const struct complaints *complaints, const char *prefix);
 
-/* Prints "trvmm: TEXT\n" to stderr with one write, so that lines of several threads do not mix. */
+/* Prints "trvmm: TEXT\n" to stderr with one write, so that lines of several threads do not mix. It is one line, as in error_set(). */
 void message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -46,6 +46,18 @@ Test(error, quote_of_nothing_is_empty)
 	cr_assert_str_eq(error_quote(out, sizeof(out), NULL, 0), "");
 }
 
+Test(error, a_text_is_one_line_without_control_characters)
+{
+	struct error err = { "" };
+	struct complaints complaints = { 0 };
+	error_set(&err, -1, "file '%s'", "a\nb\x1b[31mc\td\x7f");
+	cr_assert_str_eq(err.text, "file 'a?b?[31mc?d?'");
+	error_prefix(&err, -1, "layer '%s'", "x\ry");
+	cr_assert_str_eq(err.text, "layer 'x?y': file 'a?b?[31mc?d?'");
+	complaints_add(&complaints, "'%s'", "a\nb");
+	cr_assert_str_eq(complaints.first.text, "'a?b'");
+}
+
 Test(error, quote_that_fits_exactly_is_not_cut)
 {
 	char out[8];
