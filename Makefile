@@ -180,6 +180,15 @@ fuzz: ## run the fuzz targets, FUZZ_SECONDS each
 	$(Q)scripts/need-packages clang libclang-rt-14-dev
 	$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS='-O1 -g' run-fuzzers
 
+FUZZ_LONG_SECONDS ?= 3600
+.PHONY: run-fuzzers-long fuzz-long
+run-fuzzers-long: $(FUZZERS:%=$(BUILD)/fuzz/%)
+	$(Q)tests/fuzz/long $(BUILD)/fuzz $(FUZZ_LONG_SECONDS) $(FUZZERS:fuzz_%=%)
+
+fuzz-long: ## all fuzz targets for FUZZ_LONG_SECONDS altogether, and a table; see tests/fuzz/README.md
+	$(Q)scripts/need-packages clang libclang-rt-14-dev
+	$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS='-O1 -g' run-fuzzers-long
+
 demo: all ## build all and show a run, directly or in the lab
 	$(Q)scripts/demo
 
