@@ -36,7 +36,7 @@ VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c \
-	host.c ioapic.c kernel_image.c machine.c mptable.c options.c options_lists.c options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c \
+	host.c ioapic.c irq_line.c kernel_image.c machine.c mptable.c options.c options_lists.c options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c \
 	registry.c registry_claim.c registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c \
 	remote_client.c remote_exec.c remote_frame.c remote_request.c remote_server.c root_disk.c run.c run_end.c \
 	run_events.c run_named.c run_ports.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c \

@@ -24,12 +24,6 @@ static int kvm_call(int fd, unsigned long request, const void *argument, const c
 	return result < 0 ? error_set(err, -errno, "%s: %s", name, strerror(errno)) : result;
 }
 
-/* An eventfd takes a write unless its counter is at its end, and then what it stands for is pending anyway. */
-static void signal_event_fd(int fd)
-{
-	(void)!eventfd_write(fd, 1);
-}
-
 /* What the I/O APIC sends to the local APICs. A message for a processor that is not there is lost, as on a bus. */
 static void send_message(void *data, uint32_t address, uint32_t message)
 {
@@ -38,18 +32,16 @@ static void send_message(void *data, uint32_t address, uint32_t message)
 	ioctl(machine->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
-static void raise_irq(struct machine *machine, unsigned irq, int irq_fd)
-{
-	if (machine->split_irqchip)
-		ioapic_raise(&machine->ioapic, irq);
-	else
-		signal_event_fd(irq_fd);
-}
-
 static void uart_interrupt(void *data)
 {
-	struct machine *machine = data;
-	raise_irq(machine, LAYOUT_IRQ_COM1, machine->uart_irq_fd);
+	const struct machine *machine = data;
+	irq_line_raise(&machine->uart_line);
+}
+
+/* Where interrupt lines end; NULL: at KVM's controllers. */
+static struct ioapic *own_ioapic(struct machine *machine)
+{
+	return machine->split_irqchip ? &machine->ioapic : NULL;
 }
 
 /* Whether KVM can leave the I/O APIC to us. */
@@ -57,19 +49,6 @@ static bool can_split_irqchip(int kvm_fd)
 {
 	return ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SPLIT_IRQCHIP) > 0 &&
 	       ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_SIGNAL_MSI) > 0;
-}
-
-static int make_event_fd(struct error *err)
-{
-	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return fd < 0 ? error_set(err, -errno, "eventfd: %s", strerror(errno)) : fd;
-}
-
-/* Makes the eventfd `fd` raise interrupt `gsi`. */
-static int connect_irq_fd(struct machine *machine, int fd, unsigned gsi, struct error *err)
-{
-	const struct kvm_irqfd irqfd = { .fd = (uint32_t)fd, .gsi = gsi };
-	return kvm_call(machine->vm_fd, KVM_IRQFD, &irqfd, "KVM_IRQFD", err);
 }
 
 static int set_memory(struct machine *machine, struct error *err)
@@ -167,10 +146,7 @@ static int create_parts(struct machine *machine, struct error *err)
 		return error_set(err, result, "%llu MiB of guest memory: %s; give less with --memory",
 				 (unsigned long long)(machine->config.memory_bytes >> 20), strerror(-result));
 	machine->split_irqchip = !machine->config.pc && can_split_irqchip(machine->kvm_fd);
-	if (machine->split_irqchip)
-		return 0;
-	machine->uart_irq_fd = make_event_fd(err);
-	return machine->uart_irq_fd < 0 ? machine->uart_irq_fd : 0;
+	return irq_line_init(&machine->uart_line, own_ioapic(machine), LAYOUT_IRQ_COM1, err);
 }
 
 int machine_create(int kvm_fd, const struct machine_config *config, struct loop *loop, struct machine **result, struct error *err)
@@ -182,7 +158,7 @@ int machine_create(int kvm_fd, const struct machine_config *config, struct loop 
 	machine->config = *config;
 	machine->loop = loop;
 	machine->kvm_fd = kvm_fd;
-	machine->vm_fd = machine->uart_irq_fd = -1;
+	machine->vm_fd = machine->uart_line.fd = -1;
 	for (unsigned i = 0; i < LAYOUT_CPUS_MAX; i++)
 		machine->vcpus[i].fd = -1;
 	uart_init(&machine->uart, config->console_fd, uart_interrupt, machine);
@@ -207,8 +183,7 @@ void machine_destroy(struct machine *machine)
 			loop_remove(attached->mmio.dev->loop, &attached->kicks[queue].source);
 			close(attached->kicks[queue].source.fd);
 		}
-		if (attached->irq_fd >= 0)
-			close(attached->irq_fd);
+		irq_line_close(&attached->line);
 	}
 	for (unsigned i = 0; i < LAYOUT_CPUS_MAX; i++) {
 		if (machine->vcpus[i].run)
@@ -216,8 +191,7 @@ void machine_destroy(struct machine *machine)
 		if (machine->vcpus[i].fd >= 0)
 			close(machine->vcpus[i].fd);
 	}
-	if (machine->uart_irq_fd >= 0)
-		close(machine->uart_irq_fd);
+	irq_line_close(&machine->uart_line);
 	if (machine->vm_fd >= 0)
 		close(machine->vm_fd);
 	guest_mem_destroy(&machine->mem);
@@ -234,13 +208,14 @@ const struct guest_mem *machine_mem(struct machine *machine)
 static void device_interrupt(struct virtio_device *dev)
 {
 	const struct attached *attached = dev->wiring;
-	raise_irq(attached->machine, attached->irq, attached->irq_fd);
+	irq_line_raise(&attached->line);
 }
 
 static void device_kick(struct virtio_device *dev, unsigned queue)
 {
 	const struct attached *attached = dev->wiring;
-	signal_event_fd(attached->kicks[queue].source.fd);
+	/* Fails only when the counter is at its end: the notification is pending anyway. */
+	(void)!eventfd_write(attached->kicks[queue].source.fd, 1);
 }
 
 static void queue_kicked(struct loop_source *source, uint32_t events)
@@ -256,9 +231,9 @@ static void queue_kicked(struct loop_source *source, uint32_t events)
 static int attach_queue(struct attached *attached, unsigned queue, struct error *err)
 {
 	struct queue_kick *kick = &attached->kicks[queue];
-	const int fd = make_event_fd(err);
+	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
-		return fd;
+		return error_set(err, -errno, "eventfd: %s", strerror(errno));
 	*kick = (struct queue_kick){ .source = { .fd = fd, .events = EPOLLIN, .ready = queue_kicked },
 				     .attached = attached,
 				     .queue = queue };
@@ -273,8 +248,7 @@ int machine_attach(struct machine *machine, struct virtio_device *dev, struct er
 		return error_set(err, -ENOSPC, "too many devices: %d at most", LAYOUT_DEVICES_MAX);
 	struct attached *attached = &machine->attached[machine->attached_count];
 	attached->machine = machine;
-	attached->irq = irqs[machine->attached_count];
-	attached->irq_fd = -1;
+	attached->line.fd = -1;
 	attached->address = LAYOUT_VIRTIO_MMIO + machine->attached_count * LAYOUT_VIRTIO_BYTES;
 	virtio_mmio_init(&attached->mmio, dev);
 	dev->interrupt = device_interrupt;
@@ -282,24 +256,16 @@ int machine_attach(struct machine *machine, struct virtio_device *dev, struct er
 	dev->wiring = attached;
 	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++)
 		attached->kicks[queue].source.fd = -1;
-	machine->attached_count++;
-	if (!machine->split_irqchip) {
-		attached->irq_fd = make_event_fd(err);
-		if (attached->irq_fd < 0)
-			return attached->irq_fd;
-	}
-	for (unsigned queue = 0; queue < dev->ops->queue_count; queue++) {
-		const int result = attach_queue(attached, queue, err);
-		if (result < 0)
-			return result;
-	}
-	return 0;
+	int result = irq_line_init(&attached->line, own_ioapic(machine), irqs[machine->attached_count++], err);
+	for (unsigned queue = 0; result == 0 && queue < dev->ops->queue_count; queue++)
+		result = attach_queue(attached, queue, err);
+	return result;
 }
 
 /* Joins the device's eventfds with the VM: notifications come out of it, interrupts go in. */
 static int connect_device(struct machine *machine, struct attached *attached, struct error *err)
 {
-	int result = machine->split_irqchip ? 0 : connect_irq_fd(machine, attached->irq_fd, attached->irq, err);
+	int result = irq_line_connect(&attached->line, machine->vm_fd, err);
 	for (unsigned queue = 0; result >= 0 && queue < attached->mmio.dev->ops->queue_count; queue++) {
 		const struct kvm_ioeventfd ioeventfd = {
 			.datamatch = queue,
@@ -329,9 +295,9 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
 	fputs(cmdline, stream);
 	for (unsigned i = 0; i < machine->attached_count; i++) {
 		const struct attached *attached = &machine->attached[i];
-		devices[i] = (struct boot_device){ .mmio = attached->address, .irq = attached->irq };
-		last_pin = attached->irq > last_pin ? attached->irq : last_pin;
-		fprintf(stream, " virtio_mmio.device=4K@0x%llx:%u", (unsigned long long)attached->address, attached->irq);
+		devices[i] = (struct boot_device){ .mmio = attached->address, .irq = attached->line.irq };
+		last_pin = attached->line.irq > last_pin ? attached->line.irq : last_pin;
+		fprintf(stream, " virtio_mmio.device=4K@0x%llx:%u", (unsigned long long)attached->address, attached->line.irq);
 	}
 	const unsigned pins = machine->split_irqchip ? last_pin + 1 : IOAPIC_PINS_MAX;
 	ioapic_init(&machine->ioapic, pins, send_message, machine);
@@ -366,7 +332,7 @@ static int set_boot_registers(struct machine *machine, struct error *err)
 
 int machine_start(struct machine *machine, struct error *err)
 {
-	int result = machine->split_irqchip ? 0 : connect_irq_fd(machine, machine->uart_irq_fd, LAYOUT_IRQ_COM1, err);
+	int result = irq_line_connect(&machine->uart_line, machine->vm_fd, err);
 	for (unsigned i = 0; result >= 0 && i < machine->attached_count; i++)
 		result = connect_device(machine, &machine->attached[i], err);
 	if (result >= 0)

@@ -8,6 +8,7 @@
 
 #include "devices/virtio/virtio_mmio.h"
 #include "vmm/ioapic.h"
+#include "vmm/irq_line.h"
 #include "vmm/layout.h"
 #include "vmm/machine.h"
 #include "vmm/uart.h"
@@ -25,8 +26,7 @@ struct attached {
 	struct virtio_mmio mmio;
 	gpa_t address;
 	struct machine *machine;
-	unsigned irq;
-	int irq_fd; /* -1: the I/O APIC is ours */
+	struct irq_line line;
 	struct queue_kick kicks[VIRTIO_MAX_QUEUES];
 };
 
@@ -49,7 +49,7 @@ struct machine {
 	struct attached attached[LAYOUT_DEVICES_MAX];
 	unsigned attached_count;
 	struct uart uart;
-	int uart_irq_fd; /* -1: the I/O APIC is ours */
+	struct irq_line uart_line;
 	bool split_irqchip;
 	struct ioapic ioapic; /* when it is split */
 	atomic_flag ended;
