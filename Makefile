@@ -25,9 +25,9 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci sko
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c cache_list.c diff.c diff_compare.c digest.c \
-	directory.c finish.c growth.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c image_resolve.c \
+	directory.c feed.c finish.c growth.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c image_resolve.c \
 	index.c index_check.c inflate.c inflated.c inflated_file.c layer_file.c layers.c merge.c merging.c path.c progress.c resolve.c \
-	sink.c source.c stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tar_writer.c tar_writer_pax.c tree.c trim.c unpack.c \
+	ring.c sink.c source.c stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tar_writer.c tar_writer_pax.c tree.c trim.c unpack.c \
 	window.c xz.c zstd.c)
 EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c ext4_dump.c \
 	extent.c group.c htree.c inode.c inspect.c journal.c kept.c layout.c plan.c read.c xattr.c xattr_value.c)

@@ -6,28 +6,25 @@
  */
 #include <errno.h>
 #include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "layers/cache.h"
 #include "layers/codec_internal.h"
+#include "layers/feed_internal.h"
 #include "layers/growth_internal.h"
 #include "layers/inflate_internal.h"
 #include "layers/layers.h"
-#include "layers/progress_internal.h"
 #include "layers/sink_internal.h"
 
-#define BUFFER_BYTES SINK_BUFFER_BYTES
+#define BUFFER_BYTES RING_BUFFER_BYTES
 #define START_READ_MAX ((uint64_t)2 << 20) /* more than a block of bzip2 */
 
 struct inflation {
-	const struct file_range *from;
 	const struct codec *codec;
-	const struct inflate_limits *limits;
+	uint64_t max_bytes;
 	void *state;           /* owned: the codec's */
 	struct codec_buffers io;
-	uint8_t *in;           /* owned, BUFFER_BYTES */
+	struct feed *feed;     /* borrowed; io.in lies in its buffer */
 	struct sink *sink;     /* borrowed; io.out lies in its buffer */
 	uint64_t read_bytes, written_bytes;
 	bool open;             /* inside a member */
@@ -53,20 +50,10 @@ static unsigned long long position(const struct inflation *inflation)
 
 static int fill(struct inflation *inflation, struct error *err)
 {
-	const uint64_t left = inflation->from->length - inflation->read_bytes;
-	const size_t length = left < BUFFER_BYTES ? (size_t)left : BUFFER_BYTES;
-	ssize_t n;
-	do {
-		n = pread(inflation->from->fd, inflation->in, length, (off_t)(inflation->from->offset + inflation->read_bytes));
-	} while (n < 0 && errno == EINTR);
-	if (n < 0)
-		return error_set(err, -errno, "cannot read byte %llu: %s", position(inflation), strerror(errno));
-	inflation->at_end = n == 0;
-	inflation->io.in = inflation->in;
-	inflation->io.in_bytes = (size_t)n;
-	inflation->read_bytes += (uint64_t)n;
-	progress_add(inflation->limits->progress, (uint64_t)n);
-	return 0;
+	const int ret = feed_next(inflation->feed, &inflation->io.in, &inflation->io.in_bytes, err);
+	inflation->at_end = inflation->io.in_bytes == 0;
+	inflation->read_bytes += inflation->io.in_bytes;
+	return ret;
 }
 
 int inflate_too_large(uint64_t max_bytes, struct error *err)
@@ -79,8 +66,8 @@ int inflate_too_large(uint64_t max_bytes, struct error *err)
 static int drain(struct inflation *inflation, struct error *err)
 {
 	const size_t length = BUFFER_BYTES - inflation->io.out_bytes;
-	if (length > inflation->limits->max_bytes - inflation->written_bytes)
-		return inflate_too_large(inflation->limits->max_bytes, err);
+	if (length > inflation->max_bytes - inflation->written_bytes)
+		return inflate_too_large(inflation->max_bytes, err);
 	inflation->written_bytes += length;
 	sink_put(inflation->sink, length);
 	inflation->io.out = sink_buffer(inflation->sink);
@@ -167,32 +154,38 @@ static int inflate_all(struct inflation *inflation, struct error *err)
 /* Returns 0 or -errno; -EPIPE as drain(). */
 static int inflate_to_sink(struct inflation *inflation, struct error *err)
 {
-	inflation->in = malloc(BUFFER_BYTES);
-	inflation->state = inflation->in ? inflation->codec->create() : NULL;
-	int ret = inflation->state ? 0 : error_set(err, -ENOMEM, "out of memory");
-	if (!ret) {
-		inflation->io.out = sink_buffer(inflation->sink);
-		inflation->io.out_bytes = BUFFER_BYTES;
-		ret = inflation->io.out ? inflate_all(inflation, err) : -EPIPE;
-		inflation->codec->destroy(inflation->state);
-	}
-	free(inflation->in);
+	inflation->state = inflation->codec->create();
+	if (!inflation->state)
+		return error_set(err, -ENOMEM, "out of memory");
+	inflation->io.out = sink_buffer(inflation->sink);
+	inflation->io.out_bytes = BUFFER_BYTES;
+	const int ret = inflation->io.out ? inflate_all(inflation, err) : -EPIPE;
+	inflation->codec->destroy(inflation->state);
 	return ret;
 }
 
 int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits,
 		 const struct inflate_target *to, struct payload_sums *sums, struct error *err)
 {
-	static const struct inflate_limits defaults = { .max_bytes = LAYERS_MAX_LAYER_BYTES };
+	struct feed feed;
 	struct sink sink;
-	struct inflation inflation = { .from = from, .codec = codec, .limits = limits ? limits : &defaults, .sink = &sink };
+	struct inflation inflation = { .codec = codec, .feed = &feed, .sink = &sink };
 	struct error sink_err = { "" };
-	if (sink_begin(&sink, to))
+	inflation.max_bytes = limits ? limits->max_bytes : LAYERS_MAX_LAYER_BYTES;
+	if (feed_begin(&feed, from, to->with_digest, limits ? limits->progress : NULL))
 		return error_set(err, -ENOMEM, "out of memory");
+	if (sink_begin(&sink, to)) {
+		feed_end(&feed, NULL);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	feed_read_ahead(&feed);
 	int ret = inflate_to_sink(&inflation, err);
 	const int written = sink_end(&sink, sums, &sink_err);
+	feed_end(&feed, to->with_digest ? sums->digest : NULL);
 	if (written && (!ret || ret == -EPIPE))
 		ret = error_set(err, written, "%s", sink_err.text);
+	if (!ret && inflation.read_bytes < from->length)
+		ret = error_set(err, -EIO, "became shorter while it was read");
 	growth_end(to->growth);
 	if (ret)
 		array_free(&sums->chunks);
@@ -201,16 +194,13 @@ int inflate_file(const struct file_range *from, const struct codec *codec, const
 
 size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length)
 {
-	struct inflation inflation = { .from = from, .codec = codec };
+	struct feed feed;
 	struct error ignored;
-	inflation.in = malloc(BUFFER_BYTES);
-	inflation.state = inflation.in ? codec->create() : NULL;
-	inflation.io.out = to;
-	inflation.io.out_bytes = length;
-	static const struct inflate_limits none = { .max_bytes = 0 };
-	inflation.limits = &none;
+	struct inflation inflation = { .codec = codec, .feed = &feed, .io = { .out = to, .out_bytes = length }, .open = true };
+	if (feed_begin(&feed, from, false, NULL))
+		return 0;
+	inflation.state = codec->create();
 	int ret = inflation.state ? codec->begin(inflation.state) : -ENOMEM;
-	inflation.open = true;
 	while (!ret && inflation.open && inflation.io.out_bytes && !inflation.at_end && inflation.read_bytes < START_READ_MAX) {
 		ret = fill(&inflation, &ignored);
 		while (!ret && inflation.open && inflation.io.in_bytes && inflation.io.out_bytes)
@@ -218,6 +208,6 @@ size_t inflate_start(const struct file_range *from, const struct codec *codec, v
 	}
 	if (inflation.state)
 		codec->destroy(inflation.state);
-	free(inflation.in);
+	feed_end(&feed, NULL);
 	return length - inflation.io.out_bytes;
 }

@@ -9,7 +9,7 @@ struct inflate_target {
 	int fd; /* borrowed: written from its start */
 	const char *name; /* borrowed; for messages */
 	struct growth *growth; /* borrowed: told how far it is; NULL: nobody wants to know */
-	bool with_diff_id; /* whether sums.diff_id is wanted */
+	bool with_digest, with_diff_id; /* whether sums.digest and sums.diff_id are wanted */
 };
 
 /*

@@ -4,7 +4,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +11,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-#include "base/thread.h"
 #include "layers/cache.h"
 #include "layers/inflate_internal.h"
 #include "layers/inflated_file_internal.h"
@@ -161,7 +159,7 @@ static int make_entry(const struct cache *cache, const struct entry_source *from
 	int ret = cache_create(cache, "layers", name, &file);
 	if (ret)
 		return cache_error(cache, ret, "create a file in", err);
-	const struct inflate_target to = { file.fd, cache->path, growth_of(from), with_diff_id };
+	const struct inflate_target to = { file.fd, cache->path, growth_of(from), .with_diff_id = with_diff_id };
 	ret = inflate_entry(from, &to, &sums, err);
 	if (!ret)
 		ret = end_entry(cache, &sums, file.fd, digest, err);
@@ -202,48 +200,46 @@ static int find_or_make(const struct cache *cache, const struct entry_source *fr
 
 /* ---- a file whose digest nobody knows ---------------------------------------------------------------------------------------- */
 
-/* The digest, computed by a thread of its own. */
-struct hashing {
-	const struct file_range *range;
-	uint8_t digest[DIGEST_BYTES];
-	pthread_t thread;
-	int code;
-	struct error err;
-};
-
-static void *hash(void *arg)
-{
-	struct hashing *hashing = arg;
-	hashing->code = digest_compute(hashing->range, hashing->digest, &hashing->err);
-	return NULL;
-}
-
 /* Names what was inflated when the digest was not known yet, unless the cache has the same from another file. */
-static int publish_unknown(const struct cache *cache, struct cache_file *file, const struct payload_sums *sums,
-			   const uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
+static int publish_unknown(const struct cache *cache, struct cache_file *file, const struct payload_sums *sums, struct foot *foot,
+			   struct error *err)
 {
-	const int lock = cache_lock(cache, layer_lock_key(digest));
+	const int lock = cache_lock(cache, layer_lock_key(sums->digest));
 	if (lock < 0)
 		return cache_error(cache, lock, "lock", err);
-	int found = open_verified(cache, digest, foot);
+	int found = open_verified(cache, sums->digest, foot);
+	if (found >= 0 && digest_is_told(sums->diff_id) && !digest_is_told(foot->diff_id)) {
+		memcpy(foot->diff_id, sums->diff_id, DIGEST_BYTES);
+		rewrite_foot(cache, foot);
+	}
 	if (found < 0) {
-		digest_hex(digest, file->name);
-		found = end_entry(cache, sums, file->fd, digest, err);
+		digest_hex(sums->digest, file->name);
+		found = end_entry(cache, sums, file->fd, sums->digest, err);
 		if (!found)
-			found = publish_entry(cache, file, digest, foot, err);
+			found = publish_entry(cache, file, sums->digest, foot, err);
 	}
 	close(lock);
 	return found;
+}
+
+/* A file that is not what the image says is not to be judged by its contents. */
+static int find_cause(const struct file_range *range, const struct expected_digests *expected, int code, struct error *err)
+{
+	struct error other = { "" };
+	uint8_t digest[DIGEST_BYTES];
+	if (!digest_is_told(expected->digest) || digest_compute(range, digest, &other) ||
+	    !digest_compare(expected->digest, digest, "digest", &other))
+		return code;
+	return error_set(err, -EBADMSG, "%s", other.text);
 }
 
 /*
  * Inflates and hashes the file at once, under a lock of the file's own. Returns a descriptor of the entry; -EAGAIN when that is not
  * possible here or not needed any more, or another -errno with a line.
  */
-static int make_unknown(const struct cache *cache, const struct entry_source *from, uint8_t digest[DIGEST_BYTES], struct foot *foot,
-			struct error *err)
+static int make_unknown(const struct cache *cache, const struct entry_source *from, const struct expected_digests *expected,
+			uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
-	struct hashing hashing = { .range = from->range };
 	struct payload_sums sums = { .payload_bytes = 0 };
 	struct cache_file file = { .fd = -1, .directory = -1 };
 	int ret = -EAGAIN;
@@ -254,20 +250,18 @@ static int make_unknown(const struct cache *cache, const struct entry_source *fr
 	const bool known = range_digest_recall(cache, from->range, digest);
 	if (!known)
 		trim(cache);
-	if (!known && !cache_create(cache, "layers", "unknown", &file) && !file.named &&
-	    !thread_start(&hashing.thread, hash, &hashing)) {
-		const struct inflate_target to = { file.fd, cache->path, growth_of(from), false };
+	if (!known && !cache_create(cache, "layers", "unknown", &file) && !file.named) {
+		const struct inflate_target to = {
+			file.fd, cache->path, growth_of(from), .with_digest = true, .with_diff_id = digest_is_told(expected->diff_id)
+		};
 		ret = inflate_entry(from, &to, &sums, err);
-		pthread_join(hashing.thread, NULL);
-		if (!ret && hashing.code)
-			ret = error_set(err, hashing.code, "%s", hashing.err.text);
-		if (!ret) /* once more, for what the other thread has read */
-			ret = check_unchanged(from->range, err);
-		memcpy(digest, hashing.digest, DIGEST_BYTES);
+		ret = ret ? find_cause(from->range, expected, ret, err) : digest_compare(expected->digest, sums.digest, "digest", err);
 		if (!ret)
-			ret = publish_unknown(cache, &file, &sums, digest, foot, err);
-		if (ret >= 0)
+			ret = publish_unknown(cache, &file, &sums, foot, err);
+		if (ret >= 0) {
+			memcpy(digest, sums.digest, DIGEST_BYTES);
 			range_digest_remember(cache, from->range, digest);
+		}
 		array_free(&sums.chunks);
 	}
 	cache_drop(&file);
@@ -288,14 +282,23 @@ static int open_ready(const struct cache *cache, bool with_diff_id, const uint8_
 	return found;
 }
 
+/* Whether the cache may have what an image names: then hashing the file is all that is to be done. */
+static bool has_entry(const struct cache *cache, const uint8_t digest[DIGEST_BYTES])
+{
+	struct foot foot;
+	const int found = digest_is_told(digest) ? open_entry(cache, digest, &foot) : -ENOENT;
+	if (found >= 0)
+		close(found);
+	return found >= 0;
+}
+
 static int open_or_make(const struct cache *cache, const struct entry_source *from, const struct expected_digests *expected,
 			uint8_t digest[DIGEST_BYTES], struct foot *foot, struct error *err)
 {
 	const bool with_diff_id = digest_is_told(expected->diff_id);
 	bool remembered = range_digest_recall(cache, from->range, digest);
-	/* Of an image nothing is inflated before it is known to be what the image says. */
-	if (!remembered && !digest_is_told(expected->digest) && !with_diff_id) {
-		const int made = make_unknown(cache, from, digest, foot, err);
+	if (!remembered && !has_entry(cache, expected->digest)) {
+		const int made = make_unknown(cache, from, expected, digest, foot, err);
 		if (made != -EAGAIN)
 			return made;
 	}

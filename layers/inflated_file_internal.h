@@ -35,11 +35,12 @@ struct foot {
 };
 _Static_assert(sizeof(struct foot) == 112, "the foot is written as it is, without padding");
 
-/* What is computed of the payload while it is written. */
+/* What is computed of the payload, and of what it was inflated from, while it is written. */
 struct payload_sums {
 	uint64_t payload_bytes;
 	struct array chunks; /* uint32_t: see chunk_sum() */
-	uint8_t diff_id[DIGEST_BYTES]; /* all zero: not asked for */
+	uint8_t digest[DIGEST_BYTES]; /* of the compressed file; this and the next all zero: not asked for */
+	uint8_t diff_id[DIGEST_BYTES];
 };
 
 /* The sum of up to CHUNK_BYTES; the last chunk may be shorter. */

@@ -2,30 +2,19 @@
 #include "layers/sink_internal.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/iov.h"
 #include "base/thread.h"
 #include "layers/growth_internal.h"
 
-#define BUFFER_BYTES SINK_BUFFER_BYTES
-
-static int write_all(struct sink *sink, const uint8_t *bytes, size_t length, struct error *err)
+static int write_bytes(struct sink *sink, const uint8_t *bytes, size_t length, struct error *err)
 {
-	for (size_t done = 0; done < length;) {
-		const ssize_t n = write(sink->to.fd, bytes + done, length - done);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && (errno == ENOSPC || errno == EDQUOT))
-			return error_set(err, -errno,
-					 "no space left in the cache %s after %llu MB: make room or set XDG_CACHE_HOME",
-					 sink->to.name, (unsigned long long)((sink->sums.payload_bytes + done) >> 20));
-		if (n < 0)
-			return error_set(err, -errno, "cannot write to the cache %s: %s", sink->to.name, strerror(errno));
-		done += (size_t)n;
-	}
-	return 0;
+	const int ret = write_full(sink->to.fd, bytes, length);
+	if (ret == -ENOSPC || ret == -EDQUOT)
+		return error_set(err, ret, "no space left in the cache %s after %llu MB: make room or set XDG_CACHE_HOME", sink->to.name,
+				 (unsigned long long)(sink->sums.payload_bytes >> 20));
+	return ret ? error_set(err, ret, "cannot write to the cache %s: %s", sink->to.name, strerror(-ret)) : 0;
 }
 
 static int sum_chunks(struct sink *sink, const uint8_t *bytes, size_t length)
@@ -43,7 +32,7 @@ static int empty_buffer(struct sink *sink, const uint8_t *bytes, size_t length, 
 {
 	if (sum_chunks(sink, bytes, length))
 		return error_set(err, -ENOMEM, "out of memory");
-	const int ret = write_all(sink, bytes, length, err);
+	const int ret = write_bytes(sink, bytes, length, err);
 	if (ret)
 		return ret;
 	sink->sums.payload_bytes += length;
@@ -53,93 +42,58 @@ static int empty_buffer(struct sink *sink, const uint8_t *bytes, size_t length, 
 	return 0;
 }
 
-/* Waits for a buffer. Returns it, or NULL when there will be none any more. */
-static const uint8_t *take_buffer(struct sink *sink, size_t *length)
+/* Empties one buffer. Returns false when there is none, or it failed. */
+static bool work_once(struct sink *sink)
 {
-	pthread_mutex_lock(&sink->lock);
-	while (sink->filled == sink->emptied && !sink->ended)
-		pthread_cond_wait(&sink->changed, &sink->lock);
-	const bool some = sink->filled != sink->emptied && !sink->code;
-	const size_t number = sink->emptied % SINK_BUFFERS;
-	*length = sink->lengths[number];
-	pthread_mutex_unlock(&sink->lock);
-	return some ? sink->buffers + number * BUFFER_BYTES : NULL;
-}
-
-static void give_back(struct sink *sink, int code, const struct error *err)
-{
-	pthread_mutex_lock(&sink->lock);
-	sink->emptied++;
-	if (code) {
-		sink->code = code;
-		sink->err = *err;
+	size_t length;
+	const uint8_t *bytes = ring_next(&sink->ring, &length);
+	if (!bytes)
+		return false;
+	sink->code = empty_buffer(sink, bytes, length, &sink->err);
+	if (sink->code) {
+		ring_refuse(&sink->ring);
+		return false;
 	}
-	pthread_cond_signal(&sink->changed);
-	pthread_mutex_unlock(&sink->lock);
+	ring_give_back(&sink->ring);
+	return true;
 }
 
 static void *work(void *arg)
 {
-	struct sink *sink = arg;
-	const uint8_t *bytes;
-	size_t length;
-	while ((bytes = take_buffer(sink, &length))) {
-		struct error err = { "" };
-		give_back(sink, empty_buffer(sink, bytes, length, &err), &err);
-	}
+	while (work_once(arg))
+		;
 	return NULL;
 }
 
 int sink_begin(struct sink *sink, const struct inflate_target *to)
 {
 	*sink = (struct sink){ .to = *to };
-	sink->buffers = malloc(SINK_BUFFERS * BUFFER_BYTES);
-	if (!sink->buffers)
+	if (ring_create(&sink->ring))
 		return -ENOMEM;
 	growth_begin(to->growth, to->fd);
 	SHA256_Init(&sink->sha256);
-	pthread_mutex_init(&sink->lock, NULL);
-	pthread_cond_init(&sink->changed, NULL);
 	sink->threaded = thread_start(&sink->thread, work, sink) == 0;
 	return 0;
 }
 
 uint8_t *sink_buffer(struct sink *sink)
 {
-	pthread_mutex_lock(&sink->lock);
-	while (sink->filled - sink->emptied == SINK_BUFFERS && !sink->code)
-		pthread_cond_wait(&sink->changed, &sink->lock);
-	const bool good = !sink->code;
-	pthread_mutex_unlock(&sink->lock);
-	return good ? sink->buffers + sink->filled % SINK_BUFFERS * BUFFER_BYTES : NULL;
+	return ring_room(&sink->ring);
 }
 
 void sink_put(struct sink *sink, size_t length)
 {
-	pthread_mutex_lock(&sink->lock);
-	sink->lengths[sink->filled % SINK_BUFFERS] = length;
-	sink->filled++;
-	pthread_cond_signal(&sink->changed);
-	pthread_mutex_unlock(&sink->lock);
-	if (sink->threaded)
-		return;
-	struct error err = { "" };
-	const uint8_t *bytes = take_buffer(sink, &length);
-	if (bytes)
-		give_back(sink, empty_buffer(sink, bytes, length, &err), &err);
+	ring_put(&sink->ring, length);
+	if (!sink->threaded && !sink->code)
+		work_once(sink);
 }
 
 int sink_end(struct sink *sink, struct payload_sums *sums, struct error *err)
 {
-	pthread_mutex_lock(&sink->lock);
-	sink->ended = true;
-	pthread_cond_signal(&sink->changed);
-	pthread_mutex_unlock(&sink->lock);
+	ring_end(&sink->ring);
 	if (sink->threaded)
 		pthread_join(sink->thread, NULL);
-	pthread_mutex_destroy(&sink->lock);
-	pthread_cond_destroy(&sink->changed);
-	free(sink->buffers);
+	ring_destroy(&sink->ring);
 	if (!sink->code && sink->to.with_diff_id)
 		SHA256_Final(sink->sums.diff_id, &sink->sha256);
 	*sums = sink->sums;

@@ -1,44 +1,33 @@
 /*
  * Where inflated bytes go: written, summed and hashed by a thread of their own, while the next ones are inflated.
- *
- * A ring of buffers: the producer fills one after the other, the thread empties them in the same order.
  */
 #ifndef TRVMM_LAYERS_SINK_INTERNAL_H
 #define TRVMM_LAYERS_SINK_INTERNAL_H
 
 #define OPENSSL_SUPPRESS_DEPRECATED /* as in digest.c */
 #include <openssl/sha.h>
-#include <pthread.h>
-#include <stdbool.h>
-#include <stdint.h>
 
 #include "base/error.h"
 #include "layers/inflate_internal.h"
+#include "layers/ring_internal.h"
 
-#define SINK_BUFFERS 4u
-#define SINK_BUFFER_BYTES ((size_t)256 << 10)
-_Static_assert(SINK_BUFFER_BYTES % CHUNK_BYTES == 0, "only the last buffer may end within a chunk");
+_Static_assert(RING_BUFFER_BYTES % CHUNK_BYTES == 0, "only the last buffer may end within a chunk");
 
 struct sink {
 	struct inflate_target to;
-	struct payload_sums sums; /* the thread's until sink_end() */
-	SHA256_CTX sha256;
-	uint8_t *buffers; /* owned: SINK_BUFFERS of SINK_BUFFER_BYTES */
-	size_t lengths[SINK_BUFFERS];
 	bool threaded; /* else sink_put() does the work: no thread was to be had */
 	pthread_t thread;
-	pthread_mutex_t lock; /* of what follows */
-	pthread_cond_t changed;
-	uint64_t filled, emptied; /* buffers so far */
-	bool ended;
-	int code; /* the first failure */
+	struct ring ring;
+	struct payload_sums sums; /* these four are the thread's until sink_end() */
+	SHA256_CTX sha256;
+	int code; /* the failure */
 	struct error err;
 };
 
 /* Begins to write to `to`, from its start. Returns 0 or -ENOMEM. */
 int sink_begin(struct sink *sink, const struct inflate_target *to);
 
-/* The buffer to fill next, SINK_BUFFER_BYTES; waits for one that is empty. NULL: writing has failed, and sink_end() says how. */
+/* The buffer to fill next, RING_BUFFER_BYTES; waits for one that is empty. NULL: writing has failed, and sink_end() says how. */
 uint8_t *sink_buffer(struct sink *sink);
 
 /* Hands over that buffer with so many bytes in it; all but the last one are full. */

@@ -312,12 +312,26 @@ Test(image, refuses_a_wrong_digest)
 	load_refused(in_root("img"), -EBADMSG, "wrong digest: the image says sha256:");
 }
 
-Test(image, refuses_a_wrong_digest_of_a_compressed_layer_before_it_inflates)
+Test(image, refuses_a_wrong_digest_of_a_compressed_layer_whether_it_inflates_or_not)
 {
 	char hex[HEX_BYTES];
 	put_wrong(true, false, hex);
 	load_refused(in_root("img"), -EBADMSG, "wrong digest");
 	cr_assert_eq(count_files("layers", NULL, 0), 0);
+	/* A good layer in place of another one. */
+	struct archive a = sample("good"), b = sample("evil");
+	char path[200];
+	struct made_layer layer = put_layer(&a, true);
+	put_manifest(&layer, NULL, "1", "amd64", hex);
+	put_index_of(hex);
+	struct archive evil = gzip(b.bytes, b.length);
+	blob_path(layer.digest, path);
+	write_file(path, evil.bytes, layer.length);
+	cr_assert_eq(truncate(path, (off_t)layer.length), 0);
+	load_refused(in_root("img"), -EBADMSG, "wrong digest");
+	cr_assert_eq(count_files("layers", NULL, 0), 0);
+	free(b.bytes);
+	free(evil.bytes);
 }
 
 Test(image, refuses_a_diff_id_of_zeroes)
