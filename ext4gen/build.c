@@ -391,6 +391,9 @@ int plan_fill(struct ext4_plan *plan, struct error *err)
 	if (tree->inode_count == 0 || tree->entry_count == 0 || !S_ISDIR(tree->inodes[0].mode) ||
 	    tree->inode_count >= TREE_NONE - 16 || tree->entry_count >= TREE_NONE - 16)
 		return damaged(&b, "no root, inode", 0);
+	/* Nothing else looks at it, but a damaged list of names may lead to it. */
+	if (tree->entries[0].inode != 0 || tree->entries[0].name_bytes != 0)
+		return damaged(&b, "entry", 0);
 	int rc = allocate(&b);
 	if (rc == 0)
 		rc = plan_names(&b);
