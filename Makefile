@@ -34,7 +34,8 @@ EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c diges
 EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c inode.c journal.c super.c tree.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
-VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c stream.c host_end.c unix.c)
+VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c credit.c backlog.c stream.c \
+	seqpacket.c host_end.c unix.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c \
 	host.c ioapic.c irq_line.c kernel_image.c machine.c mptable.c options.c options_lists.c options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c \
 	registry.c registry_claim.c registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c \

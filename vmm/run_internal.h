@@ -26,7 +26,6 @@ struct run {
 	struct extra_disks extra_disks;
 	struct virtio_vsock *vsock;
 	struct ports *ports;    /* NULL: no -p */
-	const char *vsock_path; /* the Unix socket of --vsock, which goes with us; NULL: none */
 	struct session *session;
 	struct named *named; /* NULL: it has no name (run_named.h) */
 	struct loop_source signals;
@@ -53,7 +52,7 @@ void run_window_size(uint16_t *rows, uint16_t *columns);
 
 /* Listens at the ports of -p, if any. Their clients wait until the agent listens, too: then ports_start(). */
 int run_open_ports(struct run *run, struct error *err);
-/* Opens the Unix socket of --vsock, if any. Whatever ends the run has to remove it. */
+/* Opens the Unix sockets of --vsock, if any. Whatever ends the run has to remove them. */
 int run_serve_vsock(struct run *run, struct error *err);
 void run_remove_vsock(struct run *run);
 

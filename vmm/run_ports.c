@@ -41,15 +41,10 @@ int run_open_ports(struct run *run, struct error *err)
 int run_serve_vsock(struct run *run, struct error *err)
 {
 	const char *path = run->options->vsock;
-	const int result = path ? virtio_vsock_serve_unix(run->vsock, path, err) : 0;
-	if (result == 0)
-		run->vsock_path = path;
-	return result;
+	return path ? virtio_vsock_serve_unix(run->vsock, path, err) : 0;
 }
 
 void run_remove_vsock(struct run *run)
 {
-	if (run->vsock_path)
-		unlink(run->vsock_path);
-	run->vsock_path = NULL;
+	virtio_vsock_unlink_unix(run->vsock);
 }

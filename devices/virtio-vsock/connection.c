@@ -21,7 +21,7 @@
 /*
  * The credit that a new connection is given. It may not shrink later (older Linux computes its space without a sign), so it
  * depends on how many there are now. No more than N connections made while there were fewer than N can exist: the backlogs of
- * all are bounded by 128 * 256 KiB + 384 * 64 KiB + 3584 * 16 KiB = 112 MiB.
+ * all are bounded by 128 * 256 KiB + 384 * 64 KiB + 3584 * 16 KiB = 112 MiB; messages to the guest by as much again.
  */
 static uint32_t conn_grant(const struct virtio_vsock *vsock)
 {
@@ -52,8 +52,8 @@ struct vsock_conn *conn_find(struct virtio_vsock *vsock, uint32_t host_port, uin
 	return NULL;
 }
 
-struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint32_t host_port, uint32_t guest_port, enum vsock_state state,
-			       const struct vsock_ends *ends)
+struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint16_t type, uint32_t host_port, uint32_t guest_port,
+			       enum vsock_state state, const struct vsock_ends *ends)
 {
 	struct vsock_conn *conn = NULL;
 
@@ -68,6 +68,7 @@ struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint32_t host_port, u
 		return NULL;
 	}
 	conn->vsock = vsock;
+	conn->type = type;
 	conn->host_port = host_port;
 	conn->guest_port = guest_port;
 	conn->state = state;
@@ -85,11 +86,11 @@ struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint32_t host_port, u
 
 void conn_schedule(struct vsock_conn *conn)
 {
-	const bool reading = conn->state == VSOCK_OPEN && conn->read_ready && !conn->read_over;
+	const bool reading = conn->state == VSOCK_OPEN && (conn->read_ready || conn->message) && !conn->read_over;
 
-	if (reading && !stream_space(conn))
-		stream_probe(conn);
-	if (!link_listed(&conn->ready_link) && (conn->pending || stream_can_read(conn)))
+	if (reading && !credit_space(conn))
+		credit_probe(conn);
+	if (!link_listed(&conn->ready_link) && (conn->pending || conn_can_read(conn)))
 		list_append(&conn->vsock->ready, &conn->ready_link);
 }
 
@@ -125,9 +126,8 @@ static void conn_decided(struct vsock_conn *conn, int result)
 static void conn_close_ends(struct vsock_conn *conn)
 {
 	ends_close(conn);
-	free(conn->backlog);
-	conn->backlog = NULL;
-	conn->backlog_bytes = conn->backlog_start = 0;
+	backlog_free(conn);
+	seqpacket_free(conn);
 }
 
 /* What the ways to the end have in common; `state` is what the connection becomes. */
@@ -138,7 +138,7 @@ static void conn_end(struct vsock_conn *conn, enum vsock_state state, int result
 	conn->state = state;
 	conn->pending = 0;
 	conn_unschedule(conn);
-	stream_unprobe(conn);
+	credit_unprobe(conn);
 	if (state != VSOCK_RESET)
 		list_remove(&conn->hash_link);
 }
@@ -162,8 +162,48 @@ void conn_established(struct vsock_conn *conn)
 	conn_decided(conn, 0);
 	conn->state = VSOCK_OPEN;
 	if (conn->in.source.fd < 0)
-		stream_read_finished(conn);
+		conn_read_finished(conn);
 	ends_watch(conn);
+}
+
+void conn_read_failed(struct vsock_conn *conn, int result)
+{
+	if (result == -EAGAIN && !end_always_ready(&conn->in)) {
+		conn->read_ready = false;
+		ends_watch(conn);
+	} else if (result == -ECONNRESET || result == -ECONNREFUSED) {
+		conn_reset(conn, result);
+	} else {
+		/* EOF; EIO is what a terminal says when its other side is gone. */
+		conn_read_finished(conn);
+	}
+}
+
+void conn_read_finished(struct vsock_conn *conn)
+{
+	const bool gone = conn->in.hung && conn->in.is_socket && conn->in.source.fd == conn->out.source.fd;
+
+	if (!(conn->host_shut & VSOCK_SHUTDOWN_SEND)) {
+		conn->host_shut |= VSOCK_SHUTDOWN_SEND;
+		conn_pend(conn, PENDING_SHUTDOWN);
+	}
+	ends_close_in(conn);
+	if (gone && !conn->write_over)
+		conn_write_broken(conn);
+}
+
+void conn_write_broken(struct vsock_conn *conn)
+{
+	const uint32_t dropped = conn->backlog_bytes;
+
+	conn->backlog_bytes = conn->backlog_start = conn->message_begun = 0;
+	if (conn->state == VSOCK_OPEN && !(conn->guest_shut & VSOCK_SHUTDOWN_SEND) && !(conn->host_shut & VSOCK_SHUTDOWN_RCV)) {
+		conn->host_shut |= VSOCK_SHUTDOWN_RCV;
+		conn_pend(conn, PENDING_SHUTDOWN);
+	}
+	ends_close_out(conn);
+	credit_taken(conn, dropped);
+	conn_progress(conn);
 }
 
 void conn_reset(struct vsock_conn *conn, int result)
@@ -190,6 +230,7 @@ void conn_kill(struct vsock_conn *conn, int result)
 
 void conn_detach(struct vsock_conn *conn, int result)
 {
+	backlog_drop_unfinished(conn);
 	if (!conn->backlog_bytes) {
 		conn_kill(conn, result);
 		return;

@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <stddef.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,6 +51,10 @@ void ends_init(struct vsock_conn *conn, const struct vsock_ends *ends)
 {
 	end_init(&conn->in, conn, ends->read_fd);
 	end_init(&conn->out, conn, ends->write_fd);
+	/* One message may be as long as all that the guest may send. */
+	const int length = (int)conn->buf_alloc;
+	if (conn->type == VSOCK_TYPE_SEQPACKET)
+		setsockopt(ends->write_fd, SOL_SOCKET, SO_SNDBUF, &length, sizeof(length));
 }
 
 void vsock_ends_close(const struct vsock_ends *ends)
@@ -121,6 +126,26 @@ ssize_t end_writev(const struct vsock_end *end, struct iovec *iov, unsigned coun
 	return (ssize_t)done;
 }
 
+ssize_t end_next_message(const struct vsock_end *end)
+{
+	const int fd = end->source.fd;
+
+	for (;;) {
+		ssize_t n = recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+		if (n != 0)
+			return n > 0 ? n : -errno;
+		/* The end, or an empty message: nothing comes behind the end. */
+		struct pollfd request = { .fd = fd, .events = POLLRDHUP };
+		const bool over = poll(&request, 1, 0) > 0;
+		int waiting = 0;
+		if (ioctl(fd, FIONREAD, &waiting) < 0 || (over && waiting == 0))
+			return 0;
+		n = recv(fd, NULL, 0, MSG_DONTWAIT);
+		if (n < 0)
+			return -errno;
+	}
+}
+
 /* ---- watching ---------------------------------------------------------------------------------------------------------------- */
 
 static void end_unwatch(struct vsock_end *end)
@@ -155,7 +180,7 @@ void ends_watch(struct vsock_conn *conn)
 	const bool reading = live && !conn->read_over;
 	/* Known readiness does not take the interest back: see the top of the file. */
 	const uint32_t in = reading ? (conn->read_ready && conn->in.watched ? conn->in.source.events & EPOLLIN : EPOLLIN) : 0;
-	const uint32_t out = live && !conn->write_over && conn->backlog_bytes ? EPOLLOUT : 0;
+	const uint32_t out = live && !conn->write_over && backlog_ready(conn) ? EPOLLOUT : 0;
 
 	if (ends_shared(conn)) {
 		end_watch(&conn->in, in | out);
@@ -195,11 +220,11 @@ static void host_hung(struct vsock_end *end)
 	if (!writes || conn->write_over)
 		return;
 	if (conn->backlog_bytes)
-		stream_flush(conn);
+		backlog_flush(conn);
 	/* A socket hangs up when both of its directions are closed. What still waits to be read is read first: EOF comes behind
 	 * it. */
 	if (conn->state != VSOCK_DEAD && !conn->write_over && (conn->read_over || end == &conn->out || conn->backlog_bytes))
-		stream_write_broken(conn);
+		conn_write_broken(conn);
 }
 
 static void host_ready(struct loop_source *source, uint32_t events)
@@ -212,7 +237,7 @@ static void host_ready(struct loop_source *source, uint32_t events)
 	if (events & (EPOLLHUP | EPOLLERR))
 		host_hung(end);
 	else if ((events & EPOLLOUT) && conn->backlog_bytes)
-		stream_flush(conn);
+		backlog_flush(conn);
 	if (end == &conn->in && (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) && conn->state == VSOCK_OPEN)
 		host_readable(conn);
 	vsock_leave(vsock);

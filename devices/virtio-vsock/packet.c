@@ -1,7 +1,8 @@
 /*
  * What a packet of the guest means (virtio 1.2, 5.10.6), and which of them are answered by RST:
  *
- *   another type than stream, a cid that is not the guest's or ours, an operation that we do not know    5.10.6.4.2
+ *   an unknown type, or one that the driver did not negotiate; the type of a connection is another       5.10.6.4.2
+ *   a cid that is not the guest's or ours, an operation that we do not know                              5.10.6.4.2
  *   a tuple without a connection, unless it is a REQUEST to a port with a service                        5.10.6.5
  *   a connection whose peer breaks the protocol: more than its credit, data after SHUTDOWN, a second REQUEST
  *
@@ -12,27 +13,36 @@
 
 #include <errno.h>
 
+/* The host end for a connection to `port`. */
+static int accept_request(struct virtio_vsock *vsock, uint16_t type, uint32_t port, struct vsock_ends *ends)
+{
+	const struct vsock_service *service = vsock_find_service(vsock, port);
+
+	/* The bound is looked at first: a service is not bothered for nothing. */
+	if (vsock->conn_count >= VSOCK_CONNECTIONS_MAX)
+		return -EMFILE;
+	if (!service)
+		return vsock_unix_accept(vsock, type, port, ends);
+	return type == VSOCK_TYPE_STREAM ? service->accept(service->data, port, ends) : -EPROTOTYPE;
+}
+
 static void receive_request(struct virtio_vsock *vsock, const struct vsock_hdr *hdr)
 {
 	const uint32_t port = le32_get(hdr->dst_port);
-	const struct vsock_service *service = vsock_find_service(vsock, port);
+	const uint16_t type = le16_get(hdr->type);
 	struct vsock_ends ends = { .read_fd = -1, .write_fd = -1 };
-
 	struct vsock_conn *conn = NULL;
-	int result = -EMFILE;
+	const int result = accept_request(vsock, type, port, &ends);
 
-	/* The bound is looked at first: a service is not bothered for nothing. */
-	if (vsock->conn_count < VSOCK_CONNECTIONS_MAX)
-		result = service ? service->accept(service->data, port, &ends) : vsock_unix_accept(vsock, port, &ends);
 	if (result == 0)
-		conn = conn_create(vsock, port, le32_get(hdr->src_port), VSOCK_OPEN, &ends);
+		conn = conn_create(vsock, type, port, le32_get(hdr->src_port), VSOCK_OPEN, &ends);
 	if (!conn) {
 		if (result == 0 && ends.closed)
 			ends.closed(ends.closed_data);
 		vsock_rst_reply(vsock, hdr);
 		return;
 	}
-	stream_peer_credit(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
+	credit_heard(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
 	conn_pend(conn, PENDING_RESPONSE);
 	conn_established(conn);
 }
@@ -40,6 +50,8 @@ static void receive_request(struct virtio_vsock *vsock, const struct vsock_hdr *
 static void receive_shutdown(struct vsock_conn *conn, uint32_t flags)
 {
 	conn->guest_shut |= (uint8_t)(flags & VSOCK_SHUTDOWN_BOTH);
+	if (conn->guest_shut & VSOCK_SHUTDOWN_SEND)
+		backlog_drop_unfinished(conn);
 	conn_progress(conn);
 }
 
@@ -53,13 +65,13 @@ static void receive_data(struct vsock_conn *conn, const struct vsock_hdr *hdr, c
 		conn_reset(conn, -EPROTO);
 		return;
 	}
-	if (length && stream_receive(conn, chain, length) < 0)
+	if (conn_receive(conn, chain, length, le32_get(hdr->flags) & VSOCK_SEQ_EOM) < 0)
 		conn_reset(conn, -EPROTO);
 }
 
 static void receive_open(struct vsock_conn *conn, const struct vsock_hdr *hdr, const struct virtq_chain *chain)
 {
-	stream_peer_credit(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
+	credit_heard(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
 	switch (le16_get(hdr->op)) {
 	case VSOCK_OP_RW:
 		receive_data(conn, hdr, chain);
@@ -85,18 +97,29 @@ static void receive_connecting(struct vsock_conn *conn, const struct vsock_hdr *
 		conn_reset(conn, -ECONNRESET);
 		return;
 	}
-	stream_peer_credit(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
+	credit_heard(conn, le32_get(hdr->buf_alloc), le32_get(hdr->fwd_cnt));
 	conn_established(conn);
+}
+
+static bool type_is_known(const struct virtio_vsock *vsock, uint16_t type)
+{
+	return type == VSOCK_TYPE_STREAM ||
+	       (type == VSOCK_TYPE_SEQPACKET && (vsock->dev.driver_features & VSOCK_FEATURE_SEQPACKET));
 }
 
 void vsock_receive(struct virtio_vsock *vsock, const struct vsock_hdr *hdr, const struct virtq_chain *chain)
 {
-	if (le16_get(hdr->type) != VSOCK_TYPE_STREAM || le64_get(hdr->src_cid) != vsock->guest_cid ||
-	    le64_get(hdr->dst_cid) != VSOCK_HOST_CID) {
+	const uint16_t type = le16_get(hdr->type);
+
+	if (!type_is_known(vsock, type) || le64_get(hdr->src_cid) != vsock->guest_cid || le64_get(hdr->dst_cid) != VSOCK_HOST_CID) {
 		vsock_rst_reply(vsock, hdr);
 		return;
 	}
 	struct vsock_conn *conn = conn_find(vsock, le32_get(hdr->dst_port), le32_get(hdr->src_port));
+	if (conn && conn->type != type) {
+		vsock_rst_reply(vsock, hdr);
+		return;
+	}
 	if (!conn) {
 		if (le16_get(hdr->op) == VSOCK_OP_REQUEST)
 			receive_request(vsock, hdr);

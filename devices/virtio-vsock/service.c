@@ -2,7 +2,7 @@
  * Who serves which port of the host, connections that start at the host, and the one timer of the device.
  *
  * The timer runs for connects that the guest has not answered, for host programs that have not finished their CONNECT line and for
- * connections that wait for credit (stream.c). While none of these exist it is not armed, and before the first it is not there.
+ * connections that wait for credit (credit.c). While none of these exist it is not armed, and before the first it is not there.
  */
 #include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
@@ -37,7 +37,7 @@ static void vsock_expire(struct virtio_vsock *vsock)
 		else
 			conn_reset(conn, -ETIMEDOUT);
 	}
-	const uint64_t next[] = { conn ? conn->deadline_ns : 0, stream_probe_all(vsock, now), vsock_unix_expire(vsock, now) };
+	const uint64_t next[] = { conn ? conn->deadline_ns : 0, credit_probe_all(vsock, now), vsock_unix_expire(vsock, now) };
 	for (unsigned i = 0; i < sizeof(next) / sizeof(next[0]); i++)
 		if (next[i])
 			vsock_timer_at(vsock, next[i]);
@@ -128,8 +128,8 @@ static uint32_t ephemeral_port(struct virtio_vsock *vsock, uint32_t guest_port)
 	}
 }
 
-static int connect_guest(struct virtio_vsock *vsock, uint32_t guest_port, const struct vsock_ends *ends, vsock_done done,
-			 void *data, bool greets)
+static int connect_guest(struct virtio_vsock *vsock, uint16_t type, uint32_t guest_port, const struct vsock_ends *ends,
+			 vsock_done done, void *data, bool greets)
 {
 	const uint64_t deadline = vsock_now_ns() + VSOCK_TIMEOUT_NS;
 	const int result = vsock_timer_at(vsock, deadline);
@@ -138,7 +138,8 @@ static int connect_guest(struct virtio_vsock *vsock, uint32_t guest_port, const 
 		vsock_ends_close(ends);
 		return result;
 	}
-	struct vsock_conn *conn = conn_create(vsock, ephemeral_port(vsock, guest_port), guest_port, VSOCK_CONNECTING, ends);
+	const uint32_t host_port = ephemeral_port(vsock, guest_port);
+	struct vsock_conn *conn = conn_create(vsock, type, host_port, guest_port, VSOCK_CONNECTING, ends);
 	if (!conn)
 		return -errno;
 	conn->done = done;
@@ -154,12 +155,12 @@ static int connect_guest(struct virtio_vsock *vsock, uint32_t guest_port, const 
 
 int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, vsock_done done, void *data)
 {
-	return connect_guest(vsock, guest_port, &ends, done, data, false);
+	return connect_guest(vsock, VSOCK_TYPE_STREAM, guest_port, &ends, done, data, false);
 }
 
-void vsock_connect_client(struct virtio_vsock *vsock, uint32_t guest_port, int fd)
+void vsock_connect_client(struct virtio_vsock *vsock, uint16_t type, uint32_t guest_port, int fd)
 {
 	const struct vsock_ends ends = { .read_fd = fd, .write_fd = fd };
 
-	connect_guest(vsock, guest_port, &ends, NULL, NULL, true);
+	connect_guest(vsock, type, guest_port, &ends, NULL, NULL, true);
 }

@@ -6,6 +6,9 @@
  *                   A refusal is a closed socket.
  *   guest to host   a connection to host port P goes to the program that listens on PATH_P
  *
+ * Firecracker has no seqpacket sockets. Here they are the same with SOCK_SEQPACKET on the host, and with a second socket for programs that
+ * connect, PATH.seqpacket, since a Unix socket listens for one type only. The line and its answer are a message each.
+ *
  * Programs are not trusted either: their line is bounded in length and time, and only a few may be in this state at once. The
  * others wait in the kernel's queue.
  */
@@ -24,15 +27,17 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define LINE_MAX_BYTES 32u     /* "CONNECT 4294967295\n" has 19 */
-#define CLIENTS_MAX 64u        /* that have not finished their line */
-#define PORT_SUFFIX_BYTES 11u  /* "_4294967295" */
+#define SEQPACKET_SUFFIX ".seqpacket"
+#define LINE_MAX_BYTES 32u /* "CONNECT 4294967295\n" has 19 */
+#define CLIENTS_MAX 64u /* that have not finished their line */
+#define SUFFIX_BYTES 11u /* "_4294967295", which is longer than the other */
 #define ACCEPT_RETRY_NS 500000000ull
 /* connect(2) of a program that does not wait fails when this is full. */
 #define LISTEN_BACKLOG 1024
 
 struct unix_client {
 	struct vsock_unix *owner;
+	uint16_t type; /* VSOCK_TYPE_* */
 	struct loop_source source; /* source.fd is owned */
 	uint64_t deadline_ns;
 	unsigned length;
@@ -40,10 +45,17 @@ struct unix_client {
 	struct vsock_link link;
 };
 
+struct unix_listener {
+	struct vsock_unix *owner;
+	uint16_t type; /* VSOCK_TYPE_* */
+	struct loop_source source; /* source.fd is owned; -1: none */
+	struct sockaddr_un address;
+};
+
 struct vsock_unix {
 	struct virtio_vsock *vsock;
-	struct loop_source listener;
-	struct sockaddr_un address;
+	struct unix_listener listeners[2];
+	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path) - SUFFIX_BYTES];
 	struct vsock_link clients; /* oldest first */
 	unsigned client_count;
 	uint64_t retry_ns; /* accepting failed for want of resources; 0: it did not */
@@ -54,7 +66,13 @@ static void listener_update(struct vsock_unix *side)
 {
 	const bool wanted = side->client_count < CLIENTS_MAX && !side->retry_ns;
 
-	loop_modify(side->vsock->dev.loop, &side->listener, wanted ? EPOLLIN : 0);
+	for (unsigned i = 0; i < 2; i++)
+		loop_modify(side->vsock->dev.loop, &side->listeners[i].source, wanted ? EPOLLIN : 0);
+}
+
+static int socket_type(uint16_t type)
+{
+	return (type == VSOCK_TYPE_SEQPACKET ? SOCK_SEQPACKET : SOCK_STREAM) | SOCK_NONBLOCK | SOCK_CLOEXEC;
 }
 
 /* Forgets the client. Its descriptor is returned: the caller closes it or passes it on. */
@@ -71,9 +89,25 @@ static int client_release(struct unix_client *client)
 	return fd;
 }
 
+/* The first message, with or without a newline. Returns as client_read_line(). */
+static int client_read_message(struct unix_client *client)
+{
+	const ssize_t n = recv(client->source.fd, client->line, LINE_MAX_BYTES, MSG_TRUNC | MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+	if (n == 0 || n > LINE_MAX_BYTES)
+		return -EMSGSIZE;
+	client->line[n] = '\0';
+	return 1;
+}
+
 /* Reads up to the newline and not a byte further. Returns 1: the line is complete; 0: not yet; -errno: it never will be. */
 static int client_read_line(struct unix_client *client)
 {
+	if (client->type == VSOCK_TYPE_SEQPACKET)
+		return client_read_message(client);
+
 	char *end = client->line + client->length;
 	const size_t room = LINE_MAX_BYTES - client->length;
 	const ssize_t seen = recv(client->source.fd, end, room, MSG_PEEK | MSG_DONTWAIT);
@@ -128,14 +162,15 @@ static void client_ready(struct loop_source *source, uint32_t events)
 	if (result == 0)
 		return;
 	const bool valid = result > 0 && parse_connect(client->line, &port);
+	const uint16_t type = client->type;
 	const int fd = client_release(client);
 	if (valid)
-		vsock_connect_client(vsock, port, fd);
+		vsock_connect_client(vsock, type, port, fd);
 	else
 		close(fd);
 }
 
-static void client_add(struct vsock_unix *side, int fd)
+static void client_add(struct vsock_unix *side, uint16_t type, int fd)
 {
 	struct unix_client *client = calloc(1, sizeof(*client));
 
@@ -144,6 +179,7 @@ static void client_add(struct vsock_unix *side, int fd)
 		return;
 	}
 	client->owner = side;
+	client->type = type;
 	client->source = (struct loop_source){ .fd = fd, .events = EPOLLIN, .ready = client_ready };
 	client->deadline_ns = vsock_now_ns() + VSOCK_TIMEOUT_NS;
 	if (vsock_timer_at(side->vsock, client->deadline_ns) < 0 || loop_add(side->vsock->dev.loop, &client->source) < 0) {
@@ -157,13 +193,14 @@ static void client_add(struct vsock_unix *side, int fd)
 
 static void listener_ready(struct loop_source *source, uint32_t events)
 {
-	struct vsock_unix *side = container_of(source, struct vsock_unix, listener);
+	const struct unix_listener *listener = container_of(source, struct unix_listener, source);
+	struct vsock_unix *side = listener->owner;
 
 	(void)events;
 	while (side->client_count < CLIENTS_MAX) {
 		const int fd = accept4(source->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 		if (fd >= 0) {
-			client_add(side, fd);
+			client_add(side, listener->type, fd);
 			continue;
 		}
 		if (errno == EINTR || errno == ECONNABORTED)
@@ -201,16 +238,15 @@ uint64_t vsock_unix_expire(struct virtio_vsock *vsock, uint64_t now_ns)
 	return next;
 }
 
-int vsock_unix_accept(struct virtio_vsock *vsock, uint32_t port, struct vsock_ends *ends)
+int vsock_unix_accept(struct virtio_vsock *vsock, uint16_t type, uint32_t port, struct vsock_ends *ends)
 {
 	const struct vsock_unix *side = vsock->unix_side;
 
 	if (!side)
 		return -ECONNREFUSED;
-	struct sockaddr_un address = side->address;
-	const size_t length = strlen(address.sun_path);
-	snprintf(address.sun_path + length, sizeof(address.sun_path) - length, "_%u", port);
-	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", side->path, port);
+	const int fd = socket(AF_UNIX, socket_type(type), 0);
 	if (fd < 0)
 		return -errno;
 	/* A Unix socket connects at once or, when the program's queue is full, fails with EAGAIN: there is no connection in
@@ -224,42 +260,67 @@ int vsock_unix_accept(struct virtio_vsock *vsock, uint32_t port, struct vsock_en
 	return 0;
 }
 
+/* Returns 0 or -errno; the listener's address tells which file it was about. */
+static int listener_open(struct vsock_unix *side, struct unix_listener *listener, uint16_t type)
+{
+	struct sockaddr_un *address = &listener->address;
+	const int fd = socket(AF_UNIX, socket_type(type), 0);
+
+	listener->owner = side;
+	listener->type = type;
+	address->sun_family = AF_UNIX;
+	snprintf(address->sun_path, sizeof(address->sun_path), "%s%s", side->path,
+		 type == VSOCK_TYPE_SEQPACKET ? SEQPACKET_SUFFIX : "");
+	/* The mode of the socket is that of the file to be: who may write it reaches into the guest. */
+	if (fd < 0 || fchmod(fd, 0600) < 0 || bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0) {
+		const int result = -errno;
+		if (fd >= 0)
+			close(fd);
+		return result;
+	}
+	/* From here on the file is ours, and removed with the device. */
+	listener->source = (struct loop_source){ .fd = fd, .events = EPOLLIN, .ready = listener_ready };
+	return listen(fd, LISTEN_BACKLOG) < 0 ? -errno : loop_add(side->vsock->dev.loop, &listener->source);
+}
+
 int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct error *err)
 {
+	static const uint16_t types[] = { VSOCK_TYPE_STREAM, VSOCK_TYPE_SEQPACKET };
 	struct vsock_unix *side = calloc(1, sizeof(*side));
-	int result = -ENOMEM;
 
 	if (!side)
-		return error_set(err, result, "vsock %s: out of memory", path);
-	side->vsock = vsock;
-	side->listener = (struct loop_source){ .fd = -1, .events = EPOLLIN, .ready = listener_ready };
-	side->address.sun_family = AF_UNIX;
-	list_init(&side->clients);
+		return error_set(err, -ENOMEM, "vsock %s: out of memory", path);
 	assert(!vsock->unix_side);
-	if (path[0] == '\0' || strlen(path) + PORT_SUFFIX_BYTES >= sizeof(side->address.sun_path)) {
+	if (path[0] == '\0' || strlen(path) >= sizeof(side->path)) {
 		free(side);
-		return error_set(err, -ENAMETOOLONG, "vsock %s: the path of a Unix socket has 1 to %zu bytes; choose a shorter one",
-				 path, sizeof(side->address.sun_path) - PORT_SUFFIX_BYTES - 1);
+		return error_set(err, -ENAMETOOLONG,
+				 "vsock %s: the path of a Unix socket has 1 to %zu bytes here; choose a shorter one", path,
+				 sizeof(side->path) - 1);
 	}
-	memcpy(side->address.sun_path, path, strlen(path));
-	side->listener.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	/* The mode of the socket is that of the file to be: who may write it reaches into the guest. */
-	if (side->listener.fd < 0 || fchmod(side->listener.fd, 0600) < 0 ||
-	    bind(side->listener.fd, (const struct sockaddr *)&side->address, sizeof(side->address)) < 0) {
-		result = -errno;
-		if (side->listener.fd >= 0)
-			close(side->listener.fd);
-		free(side);
-		return error_set(err, result, "vsock %s: %s%s", path, strerror(-result),
-				 result == -EADDRINUSE ? "; remove it when no other trvmm uses it" : "");
-	}
-	vsock->unix_side = side; /* from here on the file is ours, and removed with the device */
-	result = listen(side->listener.fd, LISTEN_BACKLOG) < 0 ? -errno : loop_add(vsock->dev.loop, &side->listener);
-	if (result < 0) {
+	side->vsock = vsock;
+	snprintf(side->path, sizeof(side->path), "%s", path);
+	list_init(&side->clients);
+	side->listeners[0].source.fd = side->listeners[1].source.fd = -1;
+	vsock->unix_side = side;
+	for (unsigned i = 0; i < 2; i++) {
+		struct unix_listener *listener = &side->listeners[i];
+		int result = listener_open(side, listener, types[i]);
+		if (result == 0)
+			continue;
+		result = error_set(err, result, "vsock %s: %s%s", listener->address.sun_path, strerror(-result),
+				   result == -EADDRINUSE ? "; remove it when no other trvmm uses it" : "");
 		vsock_unix_destroy(vsock);
-		return error_set(err, result, "vsock %s: %s", path, strerror(-result));
+		return result;
 	}
+	vsock->dev.device_features |= VSOCK_FEATURE_SEQPACKET;
 	return 0;
+}
+
+void virtio_vsock_unlink_unix(struct virtio_vsock *vsock)
+{
+	for (unsigned i = 0; i < 2 && vsock && vsock->unix_side; i++)
+		if (vsock->unix_side->listeners[i].source.fd >= 0)
+			unlink(vsock->unix_side->listeners[i].address.sun_path);
 }
 
 void vsock_unix_destroy(struct virtio_vsock *vsock)
@@ -273,9 +334,14 @@ void vsock_unix_destroy(struct virtio_vsock *vsock)
 		link = link->next;
 		close(client_release(client));
 	}
-	loop_remove(vsock->dev.loop, &side->listener);
-	close(side->listener.fd);
-	unlink(side->address.sun_path);
+	virtio_vsock_unlink_unix(vsock);
+	for (unsigned i = 0; i < 2; i++) {
+		struct loop_source *source = &side->listeners[i].source;
+		if (source->fd < 0)
+			continue;
+		loop_remove(vsock->dev.loop, source);
+		close(source->fd);
+	}
 	free(side);
 	vsock->unix_side = NULL;
 }

@@ -68,9 +68,12 @@ static enum vsock_op take_pending(struct vsock_conn *conn)
 		uint8_t pending;
 		uint8_t op;
 	} order[] = {
-		{ PENDING_REQUEST, VSOCK_OP_REQUEST },		   { PENDING_RESPONSE, VSOCK_OP_RESPONSE },
-		{ PENDING_RST, VSOCK_OP_RST },			   { PENDING_SHUTDOWN, VSOCK_OP_SHUTDOWN },
-		{ PENDING_CREDIT_REQUEST, VSOCK_OP_CREDIT_REQUEST }, { PENDING_CREDIT_UPDATE, VSOCK_OP_CREDIT_UPDATE },
+		{ PENDING_REQUEST, VSOCK_OP_REQUEST },
+		{ PENDING_RESPONSE, VSOCK_OP_RESPONSE },
+		{ PENDING_RST, VSOCK_OP_RST },
+		{ PENDING_SHUTDOWN, VSOCK_OP_SHUTDOWN },
+		{ PENDING_CREDIT_REQUEST, VSOCK_OP_CREDIT_REQUEST },
+		{ PENDING_CREDIT_UPDATE, VSOCK_OP_CREDIT_UPDATE },
 	};
 
 	for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
@@ -88,10 +91,12 @@ static bool send_one(struct vsock_conn *conn)
 	struct virtio_vsock *vsock = conn->vsock;
 	enum vsock_op op = VSOCK_OP_INVALID;
 	uint32_t length = 0;
+	bool eom = false;
 
 	/* The first packet is REQUEST or RESPONSE; data before it would meet no socket. */
-	if (!(conn->pending & (PENDING_REQUEST | PENDING_RESPONSE)) && stream_can_read(conn)) {
-		length = stream_read(conn, &vsock->rx_chain);
+	if (!(conn->pending & (PENDING_REQUEST | PENDING_RESPONSE)) && conn_can_read(conn)) {
+		length = conn->type == VSOCK_TYPE_SEQPACKET ? seqpacket_read(conn, &vsock->rx_chain, &eom)
+							    : stream_read(conn, &vsock->rx_chain);
 		if (length)
 			op = VSOCK_OP_RW;
 	}
@@ -105,9 +110,11 @@ static bool send_one(struct vsock_conn *conn)
 		.src_port = le32_make(conn->host_port),
 		.dst_port = le32_make(conn->guest_port),
 		.len = le32_make(length),
-		.type = le16_make(VSOCK_TYPE_STREAM),
+		.type = le16_make(conn->type),
 		.op = le16_make((uint16_t)op),
-		.flags = le32_make(op == VSOCK_OP_SHUTDOWN ? conn->host_shut : 0),
+		.flags = le32_make(op == VSOCK_OP_SHUTDOWN ? conn->host_shut
+				   : eom                   ? VSOCK_SEQ_EOM
+							   : 0),
 		.buf_alloc = le32_make(conn->buf_alloc),
 		.fwd_cnt = le32_make(conn->fwd_cnt),
 	};
@@ -315,7 +322,11 @@ int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t
 	made->guest_cid = guest_cid;
 	made->config.guest_cid = le64_make(guest_cid);
 	made->dev = (struct virtio_device){
-		.ops = &vsock_ops, .loop = loop, .mem = mem, .config = &made->config, .config_bytes = sizeof(made->config),
+		.ops = &vsock_ops,
+		.loop = loop,
+		.mem = mem,
+		.config = &made->config,
+		.config_bytes = sizeof(made->config),
 	};
 	made->next_host_port = VSOCK_EPHEMERAL_FIRST;
 	for (unsigned i = 0; i < VSOCK_BUCKETS; i++)

@@ -1,5 +1,5 @@
 /*
- * virtio-vsock (virtio 1.2, 5.10): stream sockets between the guest and this process, with no vhost module.
+ * virtio-vsock (virtio 1.2, 5.10): stream and seqpacket sockets between the guest and this process, with no vhost module.
  *
  * The host end of a connection is a pair of file descriptors, which may be anything that reads or writes without blocking: a
  * Unix socket (then both are the same), a pipe, a terminal, a regular file. Payload goes by readv and writev between them and
@@ -8,6 +8,10 @@
  *   guest to host port P   a service registered with virtio_vsock_listen(), else, when there is a Unix socket PATH
  *                          (Firecracker's convention), a connection to the Unix socket PATH_P, else RST
  *   host to guest port P   virtio_vsock_connect(), or a client of PATH that says "CONNECT P\n" and hears "OK HOSTPORT\n"
+ *
+ * Services are streams. A seqpacket socket of the guest meets a Unix socket of type SOCK_SEQPACKET at PATH_P, and programs that want one
+ * to the guest connect to PATH.seqpacket, where the line and its answer are a message each. Without a Unix socket the device does not
+ * offer this type. See seqpacket.c for its bounds.
  *
  * All functions are called on the device's loop, or before it runs.
  */
@@ -40,7 +44,7 @@ typedef void (*vsock_done)(void *data, int result);
  * then poll() is asked before each access. The process must ignore SIGPIPE.
  */
 struct vsock_ends {
-	int read_fd;  /* to the guest; owned by the connection, which closes it */
+	int read_fd; /* to the guest; owned by the connection, which closes it */
 	int write_fd; /* from the guest; owned likewise; may equal read_fd */
 	vsock_closed closed; /* NULL: not wanted */
 	void *closed_data;
@@ -66,7 +70,7 @@ int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t
 void virtio_vsock_destroy(struct virtio_vsock *vsock);
 
 struct virtio_vsock_stats {
-	unsigned connections;                    /* now */
+	unsigned connections; /* now */
 	uint64_t to_guest_bytes, from_guest_bytes; /* payload since the device was made */
 };
 
@@ -88,10 +92,13 @@ int virtio_vsock_listen(struct virtio_vsock *vsock, uint32_t first, uint32_t las
 int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct vsock_ends ends, vsock_done done, void *data);
 
 /*
- * Opens the Unix socket `path`, with mode 0600, for host programs; from now on the guest reaches those that listen on
- * `path`_PORT. Once for each device. Returns 0 or -errno with one line: -EADDRINUSE when something is there, -ENAMETOOLONG, and
- * what bind(2) says.
+ * Opens the Unix sockets `path` and `path`.seqpacket, with mode 0600, for host programs; from now on the guest reaches those that
+ * listen on `path`_PORT. Once for each device, before the driver is there. Returns 0 or -errno with one line: -EADDRINUSE when something
+ * is there, -ENAMETOOLONG, and what bind(2) says.
  */
 int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct error *err);
+
+/* Removes the names of these sockets, if any, and nothing else: for a process that is about to end. */
+void virtio_vsock_unlink_unix(struct virtio_vsock *vsock);
 
 #endif

@@ -5,7 +5,10 @@
  *   service.c        who serves a port of the host, connects to the guest, timeouts
  *   packet.c         what a packet from the guest means: the rules of 5.10.6 and when they end in RST
  *   connection.c     the life of a connection, from its table entry to its last callback
- *   stream.c         the bytes: both directions, credit, the backlog
+ *   credit.c         what may be in flight, both directions
+ *   backlog.c        bytes of the guest that the host has not taken yet
+ *   stream.c         the bytes of a stream, both directions
+ *   seqpacket.c      the same with messages
  *   host_end.c       descriptors of the host: reading, writing, watching
  *   unix.c           host programs and their Unix sockets
  */
@@ -37,7 +40,10 @@ static_assert(sizeof(struct vsock_hdr) == 44, "virtio 1.2, 5.10.6");
 
 enum { VSOCK_QUEUE_RX = 0, VSOCK_QUEUE_TX = 1, VSOCK_QUEUE_EVENT = 2 }; /* rx and tx as the driver sees it (5.10.2) */
 
+#define VSOCK_FEATURE_SEQPACKET (1ull << 1) /* 5.10.3; streams need none */
+
 #define VSOCK_TYPE_STREAM 1
+#define VSOCK_TYPE_SEQPACKET 2
 
 enum vsock_op {
 	VSOCK_OP_INVALID = 0,
@@ -50,17 +56,19 @@ enum vsock_op {
 	VSOCK_OP_CREDIT_REQUEST = 7,
 };
 
-#define VSOCK_SHUTDOWN_RCV 1u  /* the sender of the packet will receive no more */
+#define VSOCK_SHUTDOWN_RCV 1u /* the sender of the packet will receive no more */
 #define VSOCK_SHUTDOWN_SEND 2u /* the sender of the packet will send no more */
 #define VSOCK_SHUTDOWN_BOTH 3u
 
+#define VSOCK_SEQ_EOM 1u /* flags of RW (5.10.6.6.1): the last bytes of a message */
+
 #define VSOCK_CONNECTIONS_MAX 4096u
-#define VSOCK_BUCKETS 2048u        /* a power of two */
-#define VSOCK_RST_FIFO 64u         /* a power of two */
+#define VSOCK_BUCKETS 2048u /* a power of two */
+#define VSOCK_RST_FIFO 64u /* a power of two */
 #define VSOCK_SERVICES_MAX 8u
 #define VSOCK_MARKS 16u
 #define VSOCK_EPHEMERAL_FIRST (1u << 30) /* host ports of connections that start at the host */
-#define VSOCK_TIMEOUT_NS 10000000000ull  /* for the guest's answer to REQUEST, and for a host program's CONNECT line */
+#define VSOCK_TIMEOUT_NS 10000000000ull /* for the guest's answer to REQUEST, and for a host program's CONNECT line */
 
 struct vsock_conn;
 
@@ -69,18 +77,18 @@ struct vsock_end {
 	struct loop_source source; /* source.fd is the descriptor: owned; -1: none */
 	struct vsock_conn *conn;
 	bool is_socket;
-	bool blocking;    /* not a socket, and O_NONBLOCK is not set: see host_end.c */
-	bool watched;     /* registered with the loop */
+	bool blocking; /* not a socket, and O_NONBLOCK is not set: see host_end.c */
+	bool watched; /* registered with the loop */
 	bool unwatchable; /* epoll refuses it (regular files, /dev/null): always ready */
-	bool hung;        /* EPOLLHUP or EPOLLERR came; no longer watched: ready from now on */
+	bool hung; /* EPOLLHUP or EPOLLERR came; no longer watched: ready from now on */
 };
 
 enum vsock_state {
 	VSOCK_CONNECTING, /* started at the host; REQUEST is to be sent or was sent, RESPONSE did not come yet */
 	VSOCK_OPEN,
-	VSOCK_RESET,      /* ends closed, RST still to be sent */
-	VSOCK_DETACHED,   /* over for the guest (not in the table); the backlog is still being written to the host */
-	VSOCK_DEAD,       /* freed as soon as nobody on the stack holds it */
+	VSOCK_RESET, /* ends closed, RST still to be sent */
+	VSOCK_DETACHED, /* over for the guest (not in the table); the backlog is still being written to the host */
+	VSOCK_DEAD, /* freed as soon as nobody on the stack holds it */
 };
 
 /* What a connection still has to tell the guest; each is one packet, whatever the number of causes. */
@@ -96,22 +104,23 @@ enum {
 struct vsock_conn {
 	struct virtio_vsock *vsock;
 	uint32_t host_port, guest_port;
+	uint16_t type; /* VSOCK_TYPE_* */
 	enum vsock_state state;
-	uint8_t pending;     /* PENDING_* */
-	uint8_t guest_shut;  /* VSOCK_SHUTDOWN_*: what the guest said */
-	uint8_t host_shut;   /* VSOCK_SHUTDOWN_*: what we say */
-	bool read_ready;     /* `in` has bytes or EOF, as far as we know */
-	bool read_over;      /* nothing more is read from the host: EOF, or the guest wants no more */
-	bool write_over;     /* nothing more is written to the host: the guest is done and all was taken, or the host is gone */
+	uint8_t pending; /* PENDING_* */
+	uint8_t guest_shut; /* VSOCK_SHUTDOWN_*: what the guest said */
+	uint8_t host_shut; /* VSOCK_SHUTDOWN_*: what we say */
+	bool read_ready; /* `in` has bytes or EOF, as far as we know */
+	bool read_over; /* nothing more is read from the host: EOF, or the guest wants no more */
+	bool write_over; /* nothing more is written to the host: the guest is done and all was taken, or the host is gone */
 	bool done_due;
-	bool greets;         /* a host program waits for "OK HOSTPORT\n" */
+	bool greets; /* a host program waits for "OK HOSTPORT\n" */
 
 	/* Credit (5.10.6.3), all modulo 2^32. */
-	uint32_t buf_alloc;      /* what we grant; constant */
-	uint32_t rx_cnt;         /* bytes received from the guest */
-	uint32_t fwd_cnt;        /* of these, bytes that the host took */
-	uint32_t fwd_cnt_told;   /* fwd_cnt in our last packet */
-	uint32_t tx_cnt;         /* bytes sent to the guest */
+	uint32_t buf_alloc; /* what we grant; constant */
+	uint32_t rx_cnt; /* bytes received from the guest */
+	uint32_t fwd_cnt; /* of these, bytes that the host took */
+	uint32_t fwd_cnt_told; /* fwd_cnt in our last packet */
+	uint32_t tx_cnt; /* bytes sent to the guest */
 	uint32_t peer_buf_alloc, peer_fwd_cnt;
 
 	/* Packets in flight, which are bounded as well as bytes (see stream.c): how many end at or before tx_cnt `end`, oldest
@@ -120,14 +129,19 @@ struct vsock_conn {
 		uint32_t end, packets;
 	} marks[VSOCK_MARKS];
 	unsigned mark_first, mark_count;
-	uint32_t packets;        /* the sum */
+	uint32_t packets; /* the sum */
 	uint64_t probe_interval_ns, probe_ns; /* when probing: how long we wait for news of the guest, and until when */
 
 	struct vsock_end in, out; /* host to guest, guest to host; with one descriptor for both only `in` is watched */
 
-	/* Bytes of the guest that the host did not take yet: a ring of buf_alloc bytes, allocated when first needed. */
+	/* Bytes of the guest that the host did not take yet; see backlog.c. */
 	uint8_t *backlog; /* owned */
 	uint32_t backlog_start, backlog_bytes;
+	uint32_t message_begun; /* of these, bytes of a message whose end did not come yet */
+
+	/* A message of the host that goes to the guest in several packets; see seqpacket.c. */
+	uint8_t *message; /* owned; NULL: none */
+	uint32_t message_bytes, message_sent;
 
 	vsock_done done;
 	void *done_data;
@@ -168,20 +182,20 @@ struct virtio_vsock {
 	unsigned conn_count;
 	uint64_t to_guest_bytes, from_guest_bytes; /* payload, of all connections */
 	struct vsock_link all;
-	struct vsock_link ready;      /* have something for the rx queue, in the order of their turns */
+	struct vsock_link ready; /* have something for the rx queue, in the order of their turns */
 	struct vsock_link connecting; /* REQUEST not answered, oldest first */
-	struct vsock_link probing;    /* the guest is asked for its credit from time to time */
-	struct vsock_link settle;     /* callbacks due, or dead */
+	struct vsock_link probing; /* the guest is asked for its credit from time to time */
+	struct vsock_link settle; /* callbacks due, or dead */
 	uint32_t next_host_port;
-	uint32_t first_cnt;                /* where the counters of new connections start: 0, except in tests of their wrap */
+	uint32_t first_cnt; /* where the counters of new connections start: 0, except in tests of their wrap */
 
 	struct vsock_rst rst_fifo[VSOCK_RST_FIFO];
 	unsigned rst_head, rst_count;
 
-	bool rx_starved;  /* rx is empty; we asked for a notification */
-	bool tx_stalled;  /* tx waits for room in rst_fifo or for its next round */
+	bool rx_starved; /* rx is empty; we asked for a notification */
+	bool tx_stalled; /* tx waits for room in rst_fifo or for its next round */
 	unsigned tx_budget;
-	unsigned depth;   /* nesting of vsock_enter() */
+	unsigned depth; /* nesting of vsock_enter() */
 
 	bool again_raised; /* another round was asked for, after the other sources of the loop had theirs */
 	struct loop_source timer; /* a timerfd, created when first needed */
@@ -219,7 +233,7 @@ void vsock_timer_init(struct virtio_vsock *vsock);
 void vsock_timer_destroy(struct virtio_vsock *vsock);
 
 /* Connects a host program that said CONNECT; `fd` is owned from now on, and closed when the guest refuses. */
-void vsock_connect_client(struct virtio_vsock *vsock, uint32_t guest_port, int fd);
+void vsock_connect_client(struct virtio_vsock *vsock, uint16_t type, uint32_t guest_port, int fd);
 
 /* ---- packet.c ---- */
 
@@ -234,8 +248,8 @@ struct vsock_conn *conn_find(struct virtio_vsock *vsock, uint32_t host_port, uin
  * Makes a connection and takes over `ends`, also when it fails: they are closed then. Returns NULL and errno: EMFILE (too many
  * connections), ENOMEM.
  */
-struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint32_t host_port, uint32_t guest_port, enum vsock_state state,
-			       const struct vsock_ends *ends);
+struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint16_t type, uint32_t host_port, uint32_t guest_port,
+			       enum vsock_state state, const struct vsock_ends *ends);
 
 /* Puts the connection on the list of those with something to send, when it has. */
 void conn_schedule(struct vsock_conn *conn);
@@ -262,54 +276,97 @@ void conn_progress(struct vsock_conn *conn);
 void conn_settle_later(struct vsock_conn *conn);
 void conn_settle(struct vsock_conn *conn);
 
-/* ---- stream.c ---- */
+/* Nothing more is read from the host: `result` of reading says why. 0: the end; -EAGAIN: not now, after all. */
+void conn_read_failed(struct vsock_conn *conn, int result);
+/* A direction of the host end is finished for good: it was read to its end; it takes no more. */
+void conn_read_finished(struct vsock_conn *conn);
+void conn_write_broken(struct vsock_conn *conn);
+
+/* ---- credit.c ---- */
 
 /* Bytes that may be sent to the guest in one packet now. */
-uint32_t stream_space(const struct vsock_conn *conn);
+uint32_t credit_space(const struct vsock_conn *conn);
+
+/* Whether the guest could ever have `bytes`, in packets of `packet_bytes`, in its buffer. */
+bool credit_covers(const struct vsock_conn *conn, uint32_t bytes, uint32_t packet_bytes);
+
+/* A packet of `bytes` is sent. */
+void credit_sent(struct vsock_conn *conn, uint32_t bytes);
+
+/* Notes the credit fields of a packet of the guest. */
+void credit_heard(struct vsock_conn *conn, uint32_t buf_alloc, uint32_t fwd_cnt);
+
+/* The host took bytes of the guest; tells the guest, when that is due. */
+void credit_taken(struct vsock_conn *conn, uint32_t bytes);
+void credit_tell(struct vsock_conn *conn);
+
+/* Asks the guest for news when we have something to send, but too many packets in flight; stops asking. */
+void credit_probe(struct vsock_conn *conn);
+void credit_unprobe(struct vsock_conn *conn);
+/* Asks again where it is time to; returns the next deadline, 0: none. */
+uint64_t credit_probe_all(struct virtio_vsock *vsock, uint64_t now_ns);
+
+/* ---- backlog.c ---- */
+
+/* Keeps `length` bytes at byte `offset` of the chain. Returns 0 or -ENOMEM. */
+int backlog_append(struct vsock_conn *conn, const struct virtq_chain *chain, size_t offset, uint32_t length);
+/* What was kept since the last call is a message. */
+void backlog_end_message(struct vsock_conn *conn);
+/* The guest will never end the message that it has begun. */
+void backlog_drop_unfinished(struct vsock_conn *conn);
+/* Writes what the host takes. */
+void backlog_flush(struct vsock_conn *conn);
+void backlog_free(struct vsock_conn *conn);
+
+/* True when there is something that could be written. */
+static inline bool backlog_ready(const struct vsock_conn *conn)
+{
+	return conn->backlog_bytes > conn->message_begun;
+}
+
+/* ---- stream.c ---- */
 
 /* True when reading the host end now could give a packet for the guest. */
-bool stream_can_read(const struct vsock_conn *conn);
+bool conn_can_read(const struct vsock_conn *conn);
 
-/* Reads from the host into the payload room of `chain`. Returns the bytes (already counted in tx_cnt), or 0: none now, or the
- * end. */
+/* Reads from the host into the payload room of `chain`. Returns the bytes, or 0: none now, or the end. */
 uint32_t stream_read(struct vsock_conn *conn, const struct virtq_chain *chain);
 
 /* Takes the payload of a RW packet, which is all in the chain. Returns 0, or -EPROTO when the guest exceeds its credit. */
-int stream_receive(struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t length);
+int conn_receive(struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t length, bool eom);
 
-/* Writes from the backlog. */
-void stream_flush(struct vsock_conn *conn);
+/* ---- seqpacket.c ---- */
 
-/* Notes the credit fields of a packet of the guest. */
-void stream_peer_credit(struct vsock_conn *conn, uint32_t buf_alloc, uint32_t fwd_cnt);
-
-/* Asks the guest for news when we have something to send, but too many packets in flight; stops asking. */
-void stream_probe(struct vsock_conn *conn);
-void stream_unprobe(struct vsock_conn *conn);
-/* Asks again where it is time to; returns the next deadline, 0: none. */
-uint64_t stream_probe_all(struct virtio_vsock *vsock, uint64_t now_ns);
-
-/* The host end of a direction is finished for good. */
-void stream_read_finished(struct vsock_conn *conn);
-void stream_write_broken(struct vsock_conn *conn);
+/* As stream_read(), of one message, whose end is in this packet when *eom becomes true. */
+uint32_t seqpacket_read(struct vsock_conn *conn, const struct virtq_chain *chain, bool *eom);
+void seqpacket_free(struct vsock_conn *conn);
 
 /* ---- host_end.c ---- */
 
 void ends_init(struct vsock_conn *conn, const struct vsock_ends *ends);
-void ends_close(struct vsock_conn *conn);        /* both descriptors; `closed` is due */
-void ends_close_in(struct vsock_conn *conn);     /* no more reading: the host's writer sees EPIPE */
-void ends_close_out(struct vsock_conn *conn);    /* no more writing: the host's reader sees EOF */
-void ends_watch(struct vsock_conn *conn);        /* brings what the loop watches in line with the connection's state */
+void ends_close(struct vsock_conn *conn); /* both descriptors; `closed` is due */
+void ends_close_in(struct vsock_conn *conn); /* no more reading: the host's writer sees EPIPE */
+void ends_close_out(struct vsock_conn *conn); /* no more writing: the host's reader sees EOF */
+void ends_watch(struct vsock_conn *conn); /* brings what the loop watches in line with the connection's state */
 void vsock_ends_close(const struct vsock_ends *ends);
 
 /* As readv() and writev(), never blocking and without SIGPIPE on sockets; -errno instead of errno, EINTR repeated. */
 ssize_t end_readv(const struct vsock_end *end, struct iovec *iov, unsigned count);
 ssize_t end_writev(const struct vsock_end *end, struct iovec *iov, unsigned count);
 
+/* Of a seqpacket socket: the length of its next message, which stays there. 0: the end; -errno. Empty messages are dropped. */
+ssize_t end_next_message(const struct vsock_end *end);
+
+/* The loop does not say when the end is ready: it counts as ready at any time. */
+static inline bool end_always_ready(const struct vsock_end *end)
+{
+	return end->unwatchable || end->hung;
+}
+
 /* ---- unix.c ---- */
 
 /* A connection of the guest to a host port without a service. Returns 0 and fills `ends`, or -errno. */
-int vsock_unix_accept(struct virtio_vsock *vsock, uint32_t port, struct vsock_ends *ends);
+int vsock_unix_accept(struct virtio_vsock *vsock, uint16_t type, uint32_t port, struct vsock_ends *ends);
 /* Drops host programs whose CONNECT line is late; returns the next deadline, 0: none. */
 uint64_t vsock_unix_expire(struct virtio_vsock *vsock, uint64_t now_ns);
 void vsock_unix_destroy(struct virtio_vsock *vsock);

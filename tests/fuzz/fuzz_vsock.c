@@ -37,7 +37,7 @@ static void forget_host(unsigned index)
 	hosts[index] = -1;
 }
 
-/* Ports 2000 and 2001: sockets, pipes, files and nothing, by turns. */
+/* Port 2000: sockets, pipes, files and nothing, by turns. */
 static int accept_various(void *data, uint32_t port, struct vsock_ends *ends)
 {
 	struct vsock_ends made = { .read_fd = -1, .write_fd = -1 };
@@ -78,6 +78,32 @@ static int accept_various(void *data, uint32_t port, struct vsock_ends *ends)
 	return 0;
 }
 
+/* In place of unix.c, without files or programs: port 2001 is a seqpacket socket. */
+int vsock_unix_accept(struct virtio_vsock *vsock, uint16_t type, uint32_t port, struct vsock_ends *ends)
+{
+	int pair[2];
+
+	(void)vsock;
+	if (type != VSOCK_TYPE_SEQPACKET || port != 2001 || host_count == HOSTS ||
+	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
+		return -ECONNREFUSED;
+	ends->read_fd = ends->write_fd = pair[1];
+	hosts[host_count++] = pair[0];
+	return 0;
+}
+
+uint64_t vsock_unix_expire(struct virtio_vsock *vsock, uint64_t now_ns)
+{
+	(void)vsock;
+	(void)now_ns;
+	return 0;
+}
+
+void vsock_unix_destroy(struct virtio_vsock *vsock)
+{
+	(void)vsock;
+}
+
 static void some_packet(struct input *in)
 {
 	static const uint32_t lengths[] = { 0, 1, 5, 100, 4096, 30000, 65536, UINT32_MAX };
@@ -86,6 +112,7 @@ static void some_packet(struct input *in)
 	struct drv_packet *packet = drv_packet(&drv, (uint16_t)(what & 15), 5000 + (what >> 4 & 3), what >> 6 & 1 ? 2001 : 2000);
 	uint32_t cuts[4], at = 0;
 
+	packet->type = what >> 6 & 1 ? VSOCK_TYPE_SEQPACKET : VSOCK_TYPE_STREAM;
 	packet->flags = what >> 7 & 3;
 	packet->len = lengths[what >> 9 & 7];
 	if ((what >> 12 & 15) == 15) {
@@ -220,8 +247,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	drv_init(&drv);
 	memset(drv.ram, 0, DRV_RAM_BYTES); /* the same input does the same */
 	drv.hostile = true;
+	drv.dev->device_features = VSOCK_FEATURE_SEQPACKET;
 	host_count = 0;
-	const int listening = virtio_vsock_listen(drv.vsock, 2000, 2001, accept_various, &in);
+	const int listening = virtio_vsock_listen(drv.vsock, 2000, 2000, accept_various, &in);
 	assert(listening == 0);
 	drv.vsock->first_cnt = take(&in, 4);
 	drv.rx_buffer_bytes = 1 + take(&in, 2) % DRV_RX_BUFFER;

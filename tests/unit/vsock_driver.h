@@ -152,6 +152,7 @@ struct drv {
 	unsigned interrupts;
 	unsigned kicked;     /* bits: queues that the device wants to be notified of again */
 	uint32_t buf_alloc;  /* what packets of drv_send() grant */
+	uint16_t type;       /* and their type */
 	int host;            /* the host program's end of the last connection that port 1024 accepted */
 	unsigned accepted, closed;
 	struct drv_packet packet; /* the last that was received */
@@ -240,6 +241,7 @@ static inline void drv_activate(struct drv *drv, bool no_rx)
 	drv->tx_area = 0x200000 + DRV_RAM_BASE;
 	drv->tx_next = 0;
 	drv->kicked = 0;
+	drv->dev->driver_features = drv->dev->device_features;
 	drv->dev->active = true;
 	for (unsigned i = 0; i < DRV_QUEUE_SIZE && !no_rx; i++)
 		drv_offer(drv, i);
@@ -290,6 +292,7 @@ static inline void drv_init(struct drv *drv)
 	guest_mem_from_buffer(&drv->mem, DRV_RAM_BASE, drv->ram, DRV_RAM_BYTES);
 	drv->loop = loop_create();
 	drv->buf_alloc = 256 << 10;
+	drv->type = VSOCK_TYPE_STREAM;
 	drv->rx_buffer_bytes = DRV_RX_BUFFER;
 	const int result = virtio_vsock_create(drv->loop, &drv->mem, DRV_CID, &drv->vsock);
 	assert(result == 0);
@@ -388,7 +391,7 @@ static inline struct drv_packet *drv_packet(struct drv *drv, uint16_t op, uint32
 	packet.dst_cid = VSOCK_HOST_CID;
 	packet.src_port = guest_port;
 	packet.dst_port = host_port;
-	packet.type = VSOCK_TYPE_STREAM;
+	packet.type = drv->type;
 	packet.op = op;
 	packet.buf_alloc = drv->buf_alloc;
 	return &packet;
