@@ -17,6 +17,8 @@
 #include "vmm/boot.h"
 #include "vmm/machine_internal.h"
 
+#define MSR_IA32_TSC 0x10
+
 /* ioctl on the VM or a vCPU, whose failure at set-up is told by its name. */
 static int kvm_call(int fd, unsigned long request, const void *argument, const char *name, struct error *err)
 {
@@ -346,6 +348,33 @@ int machine_start(struct machine *machine, struct error *err)
 			return error_set(err, result, "starting a vCPU: %s", strerror(-result));
 	}
 	return 0;
+}
+
+int machine_watch_time(struct machine *machine)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msr = { .head = { .nmsrs = 1 }, .entry = { .index = MSR_IA32_TSC } };
+	struct timespec now;
+	const int fd = machine->vcpus[0].fd;
+	const int khz = ioctl(fd, KVM_GET_TSC_KHZ, 0);
+	if (khz <= 0)
+		return -ENOTSUP;
+	if (ioctl(fd, KVM_GET_MSRS, &msr) != 1 || clock_gettime(CLOCK_MONOTONIC, &now) < 0)
+		return -ENOTSUP;
+	machine->tsc_khz = (uint64_t)khz;
+	machine->tsc = msr.entry.data;
+	machine->tsc_ns = now.tv_sec * 1000000000ll + now.tv_nsec;
+	return 0;
+}
+
+int64_t machine_time_of(const struct machine *machine, uint64_t tsc)
+{
+	if (!machine->tsc_khz)
+		return 0;
+	/* The guest names `tsc`: one that is wrong gives a time that is. */
+	return machine->tsc_ns + (int64_t)(((__int128)tsc - machine->tsc) * 1000000 / (__int128)machine->tsc_khz);
 }
 
 uint64_t machine_cpu_ns(const struct machine *machine)

@@ -62,6 +62,15 @@ int machine_boot(struct machine *machine, const struct kernel_image *kernel, enu
  */
 int machine_start(struct machine *machine, struct error *err);
 
+/*
+ * Relates the guest's time stamp counter to CLOCK_MONOTONIC, for machine_time_of(). Before machine_start(), for those who want to know:
+ * it costs system calls. Returns 0 or -errno.
+ */
+int machine_watch_time(struct machine *machine);
+
+/* When the first vCPU's time stamp counter stood at `tsc`, in ns of CLOCK_MONOTONIC; 0 when machine_watch_time() failed or was not called. */
+int64_t machine_time_of(const struct machine *machine, uint64_t tsc);
+
 /* Processor time that the vCPUs' threads have used. After machine_start(). */
 uint64_t machine_cpu_ns(const struct machine *machine);
 

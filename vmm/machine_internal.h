@@ -55,6 +55,9 @@ struct machine {
 	atomic_flag ended;
 	struct kernel_image boot_kernel; /* what was loaded: its entry points; the descriptor is not ours */
 	enum boot_protocol boot_protocol;
+	/* The guest's time stamp counter and CLOCK_MONOTONIC at one moment; 0 kHz: not known. */
+	uint64_t tsc, tsc_khz;
+	int64_t tsc_ns;
 };
 
 /* vcpu.c: runs the vCPU on this thread until the machine ends. */

@@ -189,6 +189,16 @@ static void on_exited(struct session *session, const uint8_t *body, size_t lengt
 		start_timer(session);
 }
 
+static void on_times(struct session *session, const uint8_t *body, size_t length)
+{
+	struct agent_times times;
+	if (!session->times || session->state != SESSION_STARTED || length < sizeof(times))
+		return;
+	memcpy(&times, body, sizeof(times));
+	session->times(session->data, &times);
+	session->times = NULL;
+}
+
 static void control_message(struct control *control, uint32_t type, const uint8_t *body, size_t length)
 {
 	struct guest *guest = container_of(control, struct guest, control);
@@ -215,6 +225,8 @@ static void control_message(struct control *control, uint32_t type, const uint8_
 		on_started(session);
 	else if (type == AGENT_FAILED)
 		on_failed(session, body, length);
+	else if (type == AGENT_TIMES)
+		on_times(session, body, length);
 	else if (type == AGENT_EXITED)
 		on_exited(session, body, length);
 }
@@ -268,6 +280,7 @@ static int session_open(struct guest *guest, uint32_t number, const struct sessi
 				     .number = number,
 				     .terminal = spec->terminal,
 				     .started = spec->started,
+				     .times = spec->times,
 				     .ended = ended,
 				     .data = data,
 				     .timer = { .fd = -1, .events = EPOLLIN, .ready = session_tick } };

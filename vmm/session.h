@@ -27,6 +27,8 @@ struct session_tmpfs {
 	const char *data;   /* for mount(2): "size=1048576" */
 };
 
+struct agent_times;
+
 struct session_spec {
 	const char *const *argv; /* NULL-terminated, at least one; borrowed while session_create() runs, like all here */
 	const char *const *env;  /* "K=V", NULL-terminated; NULL: empty */
@@ -41,6 +43,7 @@ struct session_spec {
 	bool sync;               /* the guest writes its file systems back before the session ends: for disks that are kept */
 	bool proxy;              /* the agent listens at AGENT_PORT_PROXY before the command starts; for the main session */
 	uint16_t rows, columns;
+	void (*times)(void *data, const struct agent_times *times); /* NULL: not wanted. Called once, on the loop, before `ended` */
 	void (*started)(void *data); /* the command runs; NULL: not wanted. Called once, on the loop, before `ended` */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; -1: none. May be blocking, may be any kind of file (vmm/stdio.h) */
 };

@@ -115,6 +115,7 @@ struct session {
 	unsigned quiet_ticks;
 	struct session_result result;
 	void (*started)(void *data);
+	void (*times)(void *data, const struct agent_times *times); /* NULL: not wanted, or told */
 	session_ended ended;
 	void *data;
 };

@@ -11,17 +11,24 @@
 /* One process runs one VM: the table is the process's. */
 static struct {
 	const char *stage;
-	struct timespec at;
+	int64_t ns;
 } marks[MARKS_MAX];
 static atomic_uint mark_count;
 
-void timeline_mark(const char *stage)
+void timeline_mark_at(const char *stage, int64_t ns)
 {
 	const unsigned index = atomic_fetch_add(&mark_count, 1);
 	if (index >= MARKS_MAX)
 		return;
-	clock_gettime(CLOCK_MONOTONIC, &marks[index].at);
+	marks[index].ns = ns;
 	marks[index].stage = stage;
+}
+
+void timeline_mark(const char *stage)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	timeline_mark_at(stage, now.tv_sec * 1000000000ll + now.tv_nsec);
 }
 
 int timeline_write(const char *path)
@@ -32,6 +39,6 @@ int timeline_write(const char *path)
 	const unsigned count = atomic_load(&mark_count);
 	for (unsigned i = 0; i < count && i < MARKS_MAX; i++)
 		if (marks[i].stage)
-			fprintf(file, "%lld %s\n", marks[i].at.tv_sec * 1000000000ll + marks[i].at.tv_nsec, marks[i].stage);
+			fprintf(file, "%lld %s\n", (long long)marks[i].ns, marks[i].stage);
 	return fclose(file) ? -errno : 0;
 }

@@ -9,6 +9,7 @@
 
 #include "vmm/host.h"
 #include "vmm/machine_internal.h"
+#include "vmm/timeline.h"
 
 #define PORT_CMOS_DATA 0x71
 #define PORT_I8042_COMMAND 0x64
@@ -169,6 +170,8 @@ void vcpu_run(struct vcpu *vcpu)
 {
 	char text[128];
 
+	if (vcpu->index == 0)
+		timeline_mark("first KVM_RUN");
 	for (;;) {
 		if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
 			/* A signal, or a processor that was not started yet: there is no exit to serve. */

@@ -93,6 +93,7 @@ struct spawn {
 	/* Results. */
 	int error;           /* errno of what failed */
 	const char *failed;  /* what failed; NULL: nothing did */
+	uint64_t exec_tsc;   /* the time stamp counter just before the program was executed */
 	bool interpreter_missing; /* ENOENT, though the file is there */
 };
 
@@ -146,6 +147,7 @@ struct command {
 	pid_t pid;                 /* 0: not running */
 	bool exited;
 	int wait_status;
+	struct agent_times times;  /* kept when AGENT_RUN_TIMES asks for them */
 	struct end ends[ENDS];
 	struct pump pumps[PUMPS];
 };
@@ -169,6 +171,9 @@ void command_signal(uint32_t session, uint32_t signal);
 void command_window(uint32_t session, uint16_t rows, uint16_t columns);
 void command_event(uint64_t tag, uint32_t events);
 void command_reaped(pid_t pid, int wait_status);
+
+/* The time stamp counter when main() began. */
+extern uint64_t agent_began_tsc;
 
 /* ---- proxy.c ----------------------------------------------------------------------------------------------------------------- */
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "guest/agent/agent.h"
 
@@ -268,6 +269,7 @@ static pid_t command_start(struct command *c, struct request *r, struct text *wh
 		for (unsigned i = 0; i < 3; i++)
 			s.fds[i] = s.terminal ? theirs[0] : theirs[i];
 		result = spawn(&s);
+		c->times.exec = le64_make(s.exec_tsc);
 		if (result < 0)
 			*exit_code = spawn_explain(&s, why);
 	}
@@ -335,6 +337,11 @@ static void command_settle(struct command *c)
 		if (c->session == 0)
 			platform_settle_disks();
 	}
+	if (c->flags & AGENT_RUN_TIMES) {
+		c->times.session = le32_make(c->session);
+		c->times.init = le64_make(agent_began_tsc);
+		wire_send(AGENT_TIMES, &c->times, sizeof(c->times), NULL, 0);
+	}
 	const struct agent_exited exited = { le32_make(c->session), le32_make((uint32_t)c->wait_status) };
 	wire_send(AGENT_EXITED, &exited, sizeof(exited), NULL, 0);
 	command_free(c);
@@ -357,6 +364,7 @@ void command_reaped(pid_t pid, int wait_status)
 			continue;
 		c->pid = 0;
 		c->exited = true;
+		c->times.exited = le64_make(__rdtsc());
 		c->wait_status = wait_status;
 		pump_drain(c);
 		command_settle(c);

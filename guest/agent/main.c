@@ -11,12 +11,14 @@
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "guest/agent/agent.h"
 
 #define EVENTS_AT_ONCE 32
 
 static int epoll_fd;
+uint64_t agent_began_tsc;
 
 void watch(int fd, uint32_t *watched, uint32_t events, uint64_t tag)
 {
@@ -59,6 +61,7 @@ static int signals_open(void)
 int main(int argc, char **argv)
 {
 	sigset_t all;
+	agent_began_tsc = __rdtsc();
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	platform_init(argc, argv);

@@ -81,6 +81,7 @@ enum agent_type {
 	AGENT_EXITED = 5,
 	AGENT_SIGNAL = 6,
 	AGENT_WINDOW = 7,
+	AGENT_TIMES = 8, /* of the agent, only when RUN asked for it (AGENT_RUN_TIMES), before EXITED */
 };
 
 struct agent_header {
@@ -97,6 +98,8 @@ struct agent_hello {
 #define AGENT_RUN_SYNC (1u << 2)     /* sync() before EXITED, session 0 makes the root read-only: for disks that outlive the machine */
 
 #define AGENT_RUN_PROXY (1u << 3)    /* of session 0: listen at AGENT_PORT_PROXY */
+
+#define AGENT_RUN_TIMES (1u << 4)    /* send TIMES before EXITED */
 
 /*
  * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname,
@@ -139,6 +142,15 @@ struct agent_failed {
 struct agent_exited {
 	le32 session;
 	le32 wait_status; /* as waitpid() gives it */
+};
+
+/* When stages of a start were reached, as the guest's time stamp counter has it: reading that is no exit, and no system call. */
+struct agent_times {
+	le32 session;
+	le32 zero;
+	le64 init;   /* the agent's main() */
+	le64 exec;   /* the command's process is about to execute its program */
+	le64 exited; /* its end was seen */
 };
 
 struct agent_signal {

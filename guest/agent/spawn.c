@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include "guest/agent/agent.h"
 
@@ -200,6 +201,7 @@ static _Noreturn void child(struct spawn *s)
 		goto fail;
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	s->failed = "exec";
+	s->exec_tsc = __rdtsc();
 	exec_search(s);
 fail:
 	s->error = errno;

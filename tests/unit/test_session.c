@@ -15,6 +15,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "guest/agent/protocol.h"
 #include "tests/unit/session_harness.h"
 
 TestSuite(session, .timeout = 60);
@@ -645,4 +646,27 @@ Test(session, terminal_new_size_arrives)
 	capture_finish(&out);
 	cr_expect_str_eq(out.bytes, "resized\r\n");
 	capture_free(&out);
+}
+
+/* ---- the agent's times ------------------------------------------------------------------------------------------------------- */
+
+static struct agent_times told_times;
+static unsigned times_told;
+
+static void on_times(void *data, const struct agent_times *times)
+{
+	(void)data;
+	told_times = *times;
+	times_told++;
+}
+
+Test(session, times_come_once_and_in_order)
+{
+	struct session_spec spec = harness_spec(ARGV("/bin/true"));
+	spec.times = on_times;
+	expect_spec(&spec, "exit 0 out: err:");
+	cr_expect_eq(times_told, 1);
+	cr_expect(le64_get(told_times.init) > 0);
+	cr_expect(le64_get(told_times.init) < le64_get(told_times.exec));
+	cr_expect(le64_get(told_times.exec) < le64_get(told_times.exited));
 }

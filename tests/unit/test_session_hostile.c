@@ -80,6 +80,8 @@ static void begin(struct play *play)
 	say_started(play, 0);
 }
 
+static void (*times_wanted)(void *data, const struct agent_times *times);
+
 /* Runs `script` as the agent of a session whose stdout is captured. */
 static void play(struct play *play, void (*script)(struct play *play))
 {
@@ -88,6 +90,7 @@ static void play(struct play *play, void (*script)(struct play *play))
 	*play = (struct play){ .script = script, .control = -1, .out = -1, .err = -1 };
 	capture_open(&play->captured);
 	spec.stdout_fd = play->captured.write_fd;
+	spec.times = times_wanted;
 	harness_open(&play->h);
 	harness_create(&play->h, &spec);
 	pthread_create(&play->thread, NULL, play_run, play);
@@ -270,6 +273,42 @@ Test(session_hostile, exited_before_started_is_ignored)
 	struct play p;
 	play(&p, exited_before_started);
 	expect_end(&p, 125, CLOSED);
+}
+
+static unsigned times_told;
+
+static void on_times(void *data, const struct agent_times *times)
+{
+	(void)data, (void)times;
+	times_told++;
+}
+
+static void times_unasked_short_and_often(struct play *play)
+{
+	const struct agent_times m = { .session = le32_make(0), .init = le64_make(UINT64_MAX) };
+	begin(play);
+	guest_send(play->control, AGENT_TIMES, &m, sizeof(m) - 1);
+	guest_send(play->control, AGENT_TIMES, &m, sizeof(m));
+	guest_send(play->control, AGENT_TIMES, &m, sizeof(m));
+	shutdown(play->out, SHUT_RDWR);
+	shutdown(play->err, SHUT_RDWR);
+	say_exited(play, 0, 0);
+}
+
+Test(session_hostile, times_are_ignored_unless_asked_for)
+{
+	struct play p;
+	play(&p, times_unasked_short_and_often);
+	expect_end(&p, 0, "");
+}
+
+Test(session_hostile, times_are_taken_once_and_whole)
+{
+	struct play p;
+	times_wanted = on_times;
+	play(&p, times_unasked_short_and_often);
+	expect_end(&p, 0, "");
+	cr_expect_eq(times_told, 1);
 }
 
 static void exited_often(struct play *play)
