@@ -374,7 +374,7 @@ int64_t machine_time_of(const struct machine *machine, uint64_t tsc)
 	if (!machine->tsc_khz)
 		return 0;
 	/* The guest names `tsc`: one that is wrong gives a time that is. */
-	return machine->tsc_ns + (int64_t)(((__int128)tsc - machine->tsc) * 1000000 / (__int128)machine->tsc_khz);
+	return (int64_t)(machine->tsc_ns + ((__int128)tsc - machine->tsc) * 1000000 / (__int128)machine->tsc_khz);
 }
 
 uint64_t machine_cpu_ns(const struct machine *machine)
