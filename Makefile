@@ -80,10 +80,10 @@ $(BUILD)/libtrvmm.a: $(LIB_OBJS)
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && ar rcs $@ $^
 
-$(BUILD)/obj/vmm/guest_blobs.o: vmm/guest_blobs.S $(BUILD)/guest/agent $(BUILD)/guest/copy
+$(BUILD)/obj/vmm/guest_blobs.o: vmm/guest_blobs.S vmm/guest_blobs.h $(BUILD)/guest/agent $(BUILD)/guest/copy
 	@mkdir -p $(@D)
 	$(call say,AS,$<)
-	$(Q)$(CC) -c -DAGENT_FILE='"$(BUILD)/guest/agent"' -DCOPY_FILE='"$(BUILD)/guest/copy"' $< -o $@
+	$(Q)$(CC) -c -I. -DAGENT_FILE='"$(BUILD)/guest/agent"' -DCOPY_FILE='"$(BUILD)/guest/copy"' $< -o $@
 
 $(BUILD)/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/guest_blobs.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)

@@ -20,25 +20,59 @@ static void add_u64(SHA256_CTX *sha, uint64_t value)
 	SHA256_Update(sha, &wire, sizeof(wire));
 }
 
-int ext4_plan_digest(const struct ext4_plan *plan, uint8_t digest[EXT4_DIGEST_BYTES])
+static int digest_all(const struct ext4_plan *plan, uint8_t *chunk, uint8_t digest[EXT4_DIGEST_BYTES])
 {
-	uint8_t *chunk = malloc(CHUNK_BYTES);
 	SHA256_CTX sha;
-	int rc = chunk ? 0 : -ENOMEM;
 	SHA256_Init(&sha);
 	add_u64(&sha, ext4_plan_size_bytes(plan));
-	for (uint64_t offset = 0, end; rc == 0 && ext4_plan_next_data(plan, offset, &offset, &end);) {
+	for (uint64_t offset = 0, end; ext4_plan_next_data(plan, offset, &offset, &end);) {
 		add_u64(&sha, offset);
 		add_u64(&sha, end);
-		while (offset < end && rc == 0) {
+		while (offset < end) {
 			const struct iovec iov = { chunk, end - offset < CHUNK_BYTES ? (size_t)(end - offset) : CHUNK_BYTES };
-			rc = ext4_plan_readv(plan, offset, &iov, 1);
+			const int rc = ext4_plan_readv(plan, offset, &iov, 1);
+			if (rc)
+				return rc;
 			SHA256_Update(&sha, iov.iov_base, iov.iov_len);
 			offset += iov.iov_len;
 		}
 	}
+	SHA256_Final(digest, &sha);
+	return 0;
+}
+
+/* Copies of all sources, with zeroes in the place of the program's own; both arrays are for the caller to free in any case. */
+static int blank_own_sources(struct tree *tree, struct tree_source **sources, uint8_t **zeroes)
+{
+	uint64_t most = 1;
+	for (uint32_t i = 0; i < tree->source_count; i++)
+		if (tree->sources[i].is_own && tree->sources[i].size_bytes > most)
+			most = tree->sources[i].size_bytes;
+	*zeroes = calloc(1, most);
+	*sources = calloc((size_t)tree->source_count + 1, sizeof(**sources));
+	if (!*zeroes || !*sources)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < tree->source_count; i++) {
+		(*sources)[i] = tree->sources[i];
+		if (tree->sources[i].is_own)
+			(*sources)[i].memory = *zeroes;
+	}
+	tree->sources = *sources;
+	return 0;
+}
+
+int ext4_plan_digest(const struct ext4_plan *plan, uint8_t digest[EXT4_DIGEST_BYTES])
+{
+	struct tree tree = *plan->tree;
+	struct ext4_plan blanked = *plan;
+	struct tree_source *sources = NULL;
+	uint8_t *zeroes = NULL, *chunk = malloc(CHUNK_BYTES);
+	int rc = chunk ? blank_own_sources(&tree, &sources, &zeroes) : -ENOMEM;
+	blanked.tree = &tree;
 	if (rc == 0)
-		SHA256_Final(digest, &sha);
+		rc = digest_all(&blanked, chunk, digest);
+	free(sources);
+	free(zeroes);
 	free(chunk);
 	return rc;
 }

@@ -84,8 +84,8 @@ int ext4_plan_readv(const struct ext4_plan *plan, uint64_t offset, const struct 
 bool ext4_plan_next_data(const struct ext4_plan *plan, uint64_t offset, uint64_t *begin, uint64_t *end);
 
 /*
- * A SHA-256 of all that is not free space, with its place: what a kept disk belongs to. Reads all contents. Returns 0 or -errno of a
- * source.
+ * A SHA-256 of all that is not free space, with its place: what a kept disk belongs to. Contents that are this program's own count as
+ * zeroes: they may be other ones in its next version, of the same length. Reads all contents. Returns 0 or -errno of a source.
  */
 #define EXT4_DIGEST_BYTES 32
 int ext4_plan_digest(const struct ext4_plan *plan, uint8_t digest[EXT4_DIGEST_BYTES]);

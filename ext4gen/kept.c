@@ -134,7 +134,7 @@ static int check_binding(int fd, enum cow_access access, struct kept_header *hea
 	if (memcmp(digest, header->digest, sizeof(digest)) != 0)
 		return error_set(
 		    err, -ESTALE,
-		    "belongs to other layers, or was made by another trvmm; use the same, or give another file to --rw-disk");
+		    "belongs to other layers, or to a trvmm that lays them out in another way; use the same, or give another file to --rw-disk");
 	memcpy(header->stamp, binding->stamp, sizeof(header->stamp));
 	/* A hint: the next start does without the digest. */
 	if (access == COW_CHANGE)

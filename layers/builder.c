@@ -59,7 +59,7 @@ int builder_add_source(struct tree_builder *builder, int fd, const void *memory,
 		return -ENOMEM;
 	builder->sources = sources;
 	struct tree_source *new = &sources[builder->source_count];
-	*new = (struct tree_source){ .fd = fd, .memory = memory, .size_bytes = size_bytes, .name = strdup(name) };
+	*new = (struct tree_source){ .fd = fd, .memory = memory, .size_bytes = size_bytes, .name = strdup(name), .is_own = memory };
 	if (!new->name)
 		return -ENOMEM;
 	*source = builder->source_count++;

@@ -164,6 +164,7 @@ static int open_sources(struct tree *tree, const struct cache *cache, const stru
 			return -ENOMEM;
 		if (memory) {
 			source->memory = files[i - layer_count].data;
+			source->is_own = true;
 			source->size_bytes = files[i - layer_count].length;
 			continue;
 		}

@@ -87,6 +87,7 @@ struct tree_source {
 	struct chunk_check *check; /* owned; of a layer that was inflated (inflated_file_internal.h); NULL: it is read as it is */
 	uint64_t stamp;        /* file_stamp() of the file when it was opened; 0: it is not watched */
 	int64_t checked_ns;    /* the last look at it; atomic */
+	bool is_own;           /* bytes of this program: another version of it brings others, and the tree is the same all the same */
 	bool complained;       /* atomic */
 };
 

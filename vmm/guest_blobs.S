@@ -1,14 +1,13 @@
 /* The programs for the guest as read-only data; AGENT_FILE and COPY_FILE are given by the Makefile. */
+#include "vmm/guest_blobs.h"
+
 	.section .rodata
 	.macro BLOB name, file
 	.balign 16
-	.globl \name, \name\()_bytes
+	.globl \name
 \name:
 	.incbin "\file"
-\name\()_end:
-	.balign 8
-\name\()_bytes:
-	.quad \name\()_end - \name
+	.org \name + BLOB_SLOT_BYTES /* "attempt to move .org backwards": the program has outgrown its slot */
 	.endm
 
 	BLOB agent_blob, AGENT_FILE

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "devices/virtio-blk/disk_ext4.h"
+#include "ext4gen/cow.h"
+#include "ext4gen/inspect.h"
 #include "guest/agent/protocol.h"
 #include "guest/copy/copy.h"
 #include "vmm/guest_blobs.h"
@@ -21,8 +23,8 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 	 * are there because a file is in them, which the mount hides.
 	 */
 	const struct layers_memory_file files[] = {
-		{ .path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = agent_blob_bytes },
-		{ .path = COPY_PROGRAM, .mode = 0755, .data = copy_blob, .length = copy_blob_bytes },
+		{ .path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = BLOB_SLOT_BYTES },
+		{ .path = COPY_PROGRAM, .mode = 0755, .data = copy_blob, .length = BLOB_SLOT_BYTES },
 		{ .path = "/dev/.trvmm", .data = "" },
 		{ .path = "/proc/.trvmm", .data = "" },
 		{ .path = "/run/.trvmm", .data = "" },
@@ -62,6 +64,36 @@ static struct ext4_options file_system_options(const struct options *options)
 	};
 }
 
+/*
+ * The agent's blocks come from this program as long as the guest has not written to them. When it has, what it wrote counts: it may
+ * have removed the agent and put something else there. A disk on which that happened may not start.
+ */
+static void check_agent(const struct root_disk *root, const char *path)
+{
+	const uint32_t entry = tree_lookup(root->tree, AGENT_PATH, 0);
+	uint32_t index;
+	struct ext4_run run;
+	if (entry == TREE_NONE || !ext4_plan_runs_of(root->plan, root->tree->entries[entry].inode, &index) ||
+	    !ext4_plan_run(root->plan, index, &run))
+		return;
+	const uint64_t begin = run.first * EXT4_BLOCK_BYTES, end = begin + run.count * EXT4_BLOCK_BYTES;
+	uint64_t run_end;
+	char quoted[256];
+	if (cow_run(disk_ext4_cow(root->disk), begin, &run_end) != COW_BASE || run_end < end)
+		message("kept disk '%s': a guest has written over " AGENT_PATH ", which trvmm starts; if this one does not start, "
+			"trvmm disk diff saves what is on the disk",
+			error_quote(quoted, sizeof(quoted), path, strlen(path)));
+}
+
+static int open_kept(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err)
+{
+	const int result =
+	    disk_ext4_open_kept(root->plan, options->rw_disk, use == ROOT_DISK_RUN ? COW_CHANGE : COW_LOOK, &root->disk, err);
+	if (result == 0 && use == ROOT_DISK_RUN)
+		check_agent(root, options->rw_disk);
+	return result;
+}
+
 int root_disk_open(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err)
 {
 	*root = (struct root_disk){ .tree = NULL };
@@ -73,7 +105,7 @@ int root_disk_open(const struct options *options, enum root_disk_use use, struct
 	if (result < 0)
 		return result;
 	if (options->rw_disk)
-		return disk_ext4_open_kept(root->plan, options->rw_disk, use == ROOT_DISK_RUN ? COW_CHANGE : COW_LOOK, &root->disk, err);
+		return open_kept(options, use, root, err);
 	result = disk_ext4_create(root->plan, use == ROOT_DISK_LOOK || options->read_only, &root->disk);
 	return result < 0 ? error_set(err, result, "the root disk: %s", strerror(-result)) : 0;
 }

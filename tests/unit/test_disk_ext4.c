@@ -2,6 +2,8 @@
 #include "tests/unit/ext4_helper.h"
 
 #include "devices/virtio-blk/disk_ext4.h"
+#include "ext4gen/inspect.h"
+#include "layers/layers.h"
 
 #define SIZE (64ull << 20)
 
@@ -99,6 +101,80 @@ Test(disk_ext4, one_changed_byte_of_contents_is_another_disk)
 	unlink(scratch("kept"));
 	ext4_plan_destroy(plan);
 	hand_destroy(h);
+}
+
+/* A tree as a run has it: a layer, and the agent on top. */
+static struct tree *tree_with_agent(const char *text, const void *agent, size_t agent_bytes)
+{
+	struct error err = { "" };
+	struct tree *tree = NULL;
+	struct tree_builder *builder = tree_builder_create();
+	cr_assert_eq(tree_builder_add_memory_file(builder, "/etc/motd", 0644, text, strlen(text), &err), 0);
+	cr_assert_eq(tree_builder_add_memory_file(builder, "/.trvmm/agent", 0755, agent, agent_bytes, &err), 0);
+	cr_assert_eq(tree_builder_finish(builder, &tree, &err), 0);
+	tree_builder_destroy(builder);
+	tree->sources[0].is_own = false; /* a layer's */
+	return tree;
+}
+
+static int open_with(const struct tree *tree, struct ext4_plan **plan, struct disk **disk, struct error *err)
+{
+	*plan = plan_or_fail(tree, &options);
+	return disk_ext4_open_kept(*plan, scratch("kept"), COW_CHANGE, disk, err);
+}
+
+/* Where the agent lies on the disk. */
+static uint64_t find_agent(const struct tree *tree, const struct ext4_plan *plan)
+{
+	uint32_t index;
+	struct ext4_run run;
+	cr_assert_eq(ext4_plan_runs_of(plan, tree->entries[tree_lookup(tree, "/.trvmm/agent", 0)].inode, &index), 1);
+	cr_assert(ext4_plan_run(plan, index, &run));
+	return run.first * EXT4_BLOCK_BYTES;
+}
+
+enum { AGENT_BYTES = 20000, LOOKED_AT = 16384 };
+
+/* What the guest wrote stays, in the agent as elsewhere; the rest of the agent is of this version. */
+static void use_agent(struct disk *disk, uint64_t at, uint8_t letter, bool changed)
+{
+	static uint8_t found[LOOKED_AT], block[4096];
+	read_disk(disk, at, found, sizeof(found));
+	for (size_t b = 0; b < sizeof(found); b++)
+		cr_assert_eq(found[b], changed && b / 4096 == 1 ? 'g' : letter, "agent %c, byte %zu", letter, b);
+	memset(block, 'g', sizeof(block));
+	const struct iovec iov = { block, sizeof(block) };
+	cr_assert_eq(disk->ops->writev(disk, at + 4096, &iov, 1), 0);
+	cr_assert_eq(disk->ops->flush(disk), 0);
+}
+
+Test(disk_ext4, a_kept_disk_goes_on_with_the_agent_of_another_version)
+{
+	static uint8_t agent[AGENT_BYTES + 1];
+	struct error err = { "" };
+	struct ext4_plan *plan;
+	struct disk *disk;
+	uint64_t at = 0;
+	for (uint8_t letter = 'A'; letter <= 'C'; letter++) {
+		memset(agent, letter, sizeof(agent));
+		struct tree *tree = tree_with_agent("the same", agent, AGENT_BYTES);
+		cr_assert_eq(open_with(tree, &plan, &disk, &err), 0, "agent %c: %s", letter, err.text);
+		cr_assert(!at || at == find_agent(tree, plan), "the agent has moved");
+		at = find_agent(tree, plan);
+		use_agent(disk, at, letter, letter > 'A');
+		disk_destroy(disk);
+		ext4_plan_destroy(plan);
+		tree_destroy(tree);
+	}
+	/* But the layers may not change, and the agent's size decides where things lie. */
+	struct tree *others[] = { tree_with_agent("the samE", agent, AGENT_BYTES), tree_with_agent("the same", agent, AGENT_BYTES + 1) };
+	for (unsigned i = 0; i < 2; i++) {
+		cr_assert_eq(open_with(others[i], &plan, &disk, &err), -ESTALE, "%u", i);
+		cr_assert(strstr(err.text, "belongs to other layers"), "%s", err.text);
+		ext4_plan_destroy(plan);
+		tree_destroy(others[i]);
+	}
+	unlink(scratch("kept"));
 }
 
 Test(disk_ext4, the_same_tree_has_the_same_digest_and_its_stamp_follows_names_and_modes)
