@@ -5,7 +5,7 @@
 # `make BUILD=build/asan SANITIZE=address,undefined check-guests` runs the same guests under a checked VMM.
 
 GUESTS := boot_linux64 boot_pvh blk blk_attack mmio_attack reset_race smp_race vsock
-GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_tables.c
+GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_vsock.c guest_tables.c
 GUEST_RUNNER := runner.c runner_disk.c runner_echo.c
 GUEST_CC ?= gcc
 GUEST_CFLAGS := -std=gnu11 $(WARNINGS) -O2 -g -ffreestanding -mgeneral-regs-only -mno-red-zone -fno-pie -fno-stack-protector \
