@@ -204,6 +204,12 @@ void interrupt_sleep(unsigned pin, unsigned seen);
 /* Starts processor 1 in `run`, which does not return to anybody. False when it did not come up. */
 bool ap_start(void (*run)(void));
 
+/* Starts it for second_does(): from then on it calls what it is told to, again and again, with random numbers. */
+bool second_start(void);
+/* Returns when it has begun to do `what`. */
+void second_does(void (*what)(uint32_t random));
+void second_rests(uint32_t random);
+
 /* ---- virtio-mmio driver (guest_virtio.c) ---- */
 
 #define DEVICE_QUEUES 3

@@ -287,6 +287,42 @@ bool ap_start(void (*run)(void))
 	return ap_running;
 }
 
+/* What the second processor does until told otherwise; it answers by `doing`. */
+static void (*volatile wanted)(uint32_t random);
+static void (*volatile doing)(uint32_t random);
+
+void second_rests(uint32_t random)
+{
+	(void)random;
+	pause();
+}
+
+static void second_runs(void)
+{
+	uint32_t random = 12345;
+	for (;;) {
+		void (*const now)(uint32_t) = wanted;
+		doing = now;
+		random = random * 1664525u + 1013904223u;
+		now(random >> 8);
+	}
+}
+
+bool second_start(void)
+{
+	wanted = second_rests;
+	return ap_start(second_runs);
+}
+
+void second_does(void (*what)(uint32_t random))
+{
+	const uint64_t deadline = deadline_us(PATIENCE_US);
+	wanted = what;
+	while (doing != what && rdtsc() < deadline)
+		pause();
+	EXPECT(doing == what);
+}
+
 /* Called by guest_start.S. */
 void guest_begin(void)
 {

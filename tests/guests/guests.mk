@@ -4,7 +4,8 @@
 # A guest is one file beside the runtime, guest_*; to add one, add its name. Sanitizers and hardening are for the runner only:
 # `make BUILD=build/asan SANITIZE=address,undefined check-guests` runs the same guests under a checked VMM.
 
-GUESTS := boot_linux64 boot_pvh blk blk_attack mmio_attack reset_race smp_race vsock
+GUESTS := boot_linux64 boot_pvh blk blk_attack mmio_attack ping reset_race smp_race teardown transport_attack vsock vsock_attack \
+	vsock_race
 GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_vsock.c guest_tables.c
 GUEST_RUNNER := runner.c runner_disk.c runner_echo.c
 GUEST_CC ?= gcc

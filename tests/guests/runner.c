@@ -1,9 +1,10 @@
 /*
  * guest_runner: runs one test guest in a machine of libtrvmm and tells what came of it.
  *
- *   guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--timeout S] GUEST.elf
+ *   guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--timeout S] GUEST.elf
  *
- * --pc: with the interrupt controllers of a PC, all in KVM.
+ * --pc: with the interrupt controllers of a PC, all in KVM. --exit: the machine's process exits when its guest has ended, as the
+ * product does, while other processors still run; what is told afterwards by looking at the machine is left out.
  *
  * The machine (see world.h) runs in a child process; this one copies the results that the guest prints to its console,
  * `ok - GUEST: NAME`, `not ok - ...`, `skip - ...`, and adds those that only the host can tell: that the child lives and ends in
@@ -23,6 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -42,7 +44,7 @@ struct options {
 	unsigned cpus;
 	unsigned timeout_s;
 	enum boot_protocol boot;
-	bool pc;
+	bool pc, exit;
 };
 
 #ifdef __SANITIZE_THREAD__
@@ -79,10 +81,11 @@ static void say(const char *format, ...)
 	va_end(args);
 }
 
-static unsigned descriptor_count(void)
+/* Entries of a folder of /proc: descriptors, threads. */
+static unsigned count_of(const char *path)
 {
 	unsigned count = 0;
-	DIR *folder = opendir("/proc/self/fd");
+	DIR *folder = opendir(path);
 	while (folder && readdir(folder))
 		count++;
 	if (folder)
@@ -189,15 +192,38 @@ static void check_disk(const struct test_disk *disk, const char *name)
 	say("%s - host: %s is unchanged outside its writable sectors\n", changed == UINT64_MAX ? "ok" : "not ok", name);
 }
 
+#define DESCRIPTORS "/proc/self/fd"
+#define THREADS "/proc/self/task"
+
 /* Connections of the guest end a little later than the guest. */
-static unsigned settled_descriptor_count(unsigned expected)
+static unsigned settled_count(const char *path, unsigned expected)
 {
-	unsigned count = descriptor_count();
-	for (unsigned i = 0; i < 100 && count != expected; i++) {
+	unsigned count = count_of(path);
+	for (unsigned i = 0; i < 100 && count > expected; i++) {
 		usleep(10000);
-		count = descriptor_count();
+		count = count_of(path);
 	}
 	return count;
+}
+
+/* All that the machine needs was there before the guest came; nothing is more now. */
+static void check_left(const char *path, unsigned before, const char *what)
+{
+	const unsigned left = settled_count(path, before);
+	const bool good = left <= before && !echo_open_count();
+	if (!good)
+		say("# host: %u %ss before, %u after\n", before, what, left);
+	say("%s - host: no %s is left over\n", good ? "ok" : "not ok", what);
+}
+
+/* So that a guest can use them up. */
+static void limit_descriptors(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max < WORLD_DESCRIPTORS ? limit.rlim_max : WORLD_DESCRIPTORS;
+	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static void run_child(const struct options *options) __attribute__((noreturn));
@@ -209,6 +235,7 @@ static void run_child(const struct options *options)
 	pthread_t thread;
 
 	signal(SIGPIPE, SIG_IGN);
+	limit_descriptors();
 	if (prepare(&world, options, &err) < 0) {
 		say("not ok - host: prepare the machine: %s\n", err.text);
 		exit(1);
@@ -218,18 +245,18 @@ static void run_child(const struct options *options)
 		exit(1);
 	}
 	/* All that the machine needs is open now, and nothing yet for the guest: connections are made on the main loop. */
-	const unsigned descriptors = descriptor_count();
+	const unsigned descriptors = count_of(DESCRIPTORS), threads = count_of(THREADS);
 	loop_run(world.loop);
+	if (options->exit)
+		exit(world.end == MACHINE_RESET ? 0 : 1);
 	loop_call(world.blk_loop, nothing, NULL); /* what the disks still did is done */
 	say("# host: %s\n", world.end_detail);
 	if (world.end != MACHINE_RESET)
 		say("not ok - host: KVM went on to the end\n");
 	/* The main loop is not running any more: what the guest left open there is closed by the device itself. */
 	virtio_vsock_destroy(world.vsock);
-	const unsigned left = settled_descriptor_count(descriptors);
-	if (left != descriptors || echo_open_count())
-		say("# host: %u descriptors before, %u after\n", descriptors, left);
-	say("%s - host: no descriptor stays open\n", left == descriptors && !echo_open_count() ? "ok" : "not ok");
+	check_left(DESCRIPTORS, descriptors, "descriptor");
+	check_left(THREADS, threads, "thread");
 	check_disk(world.disk, "the disk");
 	check_disk(world.ro_disk, "the read-only disk");
 	exit(0);
@@ -389,7 +416,7 @@ static int supervise(const struct options *options)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--timeout S] GUEST.elf\n");
+	fprintf(stderr, "usage: guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--timeout S] GUEST.elf\n");
 	return 2;
 }
 
@@ -399,6 +426,7 @@ int main(int argc, char **argv)
 		{ "cpus", required_argument, NULL, 'c' },
 		{ "boot", required_argument, NULL, 'b' },
 		{ "pc", no_argument, NULL, 'p' },
+		{ "exit", no_argument, NULL, 'e' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -415,6 +443,8 @@ int main(int argc, char **argv)
 			options.boot = optarg[0] == 'p' ? BOOT_PVH : BOOT_LINUX64;
 		else if (option == 'p')
 			options.pc = true;
+		else if (option == 'e')
+			options.exit = true;
 		else
 			return usage();
 	}

@@ -28,7 +28,7 @@ int test_disk_create(uint64_t sectors, uint64_t seed, bool read_only, const char
 /* The first sector outside the writable ones that is not what it was; UINT64_MAX when all are. */
 uint64_t test_disk_changed_sector(const struct test_disk *disk);
 
-/* runner_echo.c: serves WORLD_ECHO_PORT: what the guest sends comes back. Returns 0 or -errno. */
+/* runner_echo.c: serves WORLD_ECHO_PORT, where what the guest sends comes back, and WORLD_SOURCE_PORT. Returns 0 or -errno. */
 int echo_serve(struct virtio_vsock *vsock);
 
 /* Connections that are still open. */

@@ -17,36 +17,6 @@ static uint64_t data[8 * WORLD_SECTOR_WORDS] __attribute__((aligned(4096)));
 static volatile uint8_t status;
 static struct vring_desc table[4] __attribute__((aligned(16)));
 
-/* What processor 1 does until told otherwise; it answers by `doing`. */
-static void (*volatile wanted)(uint32_t random);
-static void (*volatile doing)(uint32_t random);
-
-static void rest(uint32_t random)
-{
-	(void)random;
-	pause();
-}
-
-static void second_processor(void)
-{
-	uint32_t random = 12345;
-	for (;;) {
-		void (*const now)(uint32_t) = wanted;
-		doing = now;
-		random = random * 1664525u + 1013904223u;
-		now(random >> 8);
-	}
-}
-
-static void second_does(void (*what)(uint32_t random))
-{
-	const uint64_t deadline = deadline_us(PATIENCE_US);
-	wanted = what;
-	while (doing != what && rdtsc() < deadline)
-		pause();
-	EXPECT(doing == what);
-}
-
 /* ---- what processor 1 does ---- */
 
 static void change_addresses(uint32_t random)
@@ -107,6 +77,14 @@ static void change_everything(uint32_t random)
 {
 	static void (*const changes[])(uint32_t) = { change_addresses, change_lengths, change_links, change_avail, change_header };
 	changes[random % 5](random >> 3);
+}
+
+static void change_and_reset(uint32_t random)
+{
+	if (random % 512 == 0)
+		reg_write(&disk, VIRTIO_MMIO_STATUS, 0);
+	else
+		change_everything(random);
 }
 
 static void notify(uint32_t random)
@@ -172,7 +150,7 @@ static void race(void (*what)(uint32_t random), bool indirect, const char *name)
 {
 	const uint64_t end = deadline_us(ROUND_US);
 
-	second_does(rest);
+	second_does(second_rests);
 	EXPECT(blk_start(&disk));
 	prepare(indirect);
 	second_does(what);
@@ -191,7 +169,7 @@ static void race(void (*what)(uint32_t random), bool indirect, const char *name)
 			prepare(indirect);
 		}
 	}
-	second_does(rest);
+	second_does(second_rests);
 	EXPECT(blk_recovers(&disk));
 	test_end(name);
 }
@@ -199,8 +177,7 @@ static void race(void (*what)(uint32_t random), bool indirect, const char *name)
 void guest_main(void)
 {
 	EXPECT(device_find(&disk, 0, VIRTIO_ID_BLOCK) && device_find(&ro_disk, 1, VIRTIO_ID_BLOCK));
-	wanted = rest;
-	if (!ap_start(second_processor)) {
+	if (!second_start()) {
 		test_skip("races of two processors", "the second processor does not start");
 		return;
 	}
@@ -212,6 +189,7 @@ void guest_main(void)
 	race(change_header, false, "the request's header changes");
 	race(change_table, true, "an indirect table changes");
 	race(change_everything, false, "everything changes");
+	race(change_and_reset, false, "everything changes and resets come in between");
 	race(notify, false, "notifications and acknowledgements from both");
 	race(reset, false, "resets from the other processor");
 	race(write_registers, false, "both set up the device");

@@ -36,9 +36,12 @@
 
 #define WORLD_CMDLINE "guest-test"
 
-/* Host ports of the vsock device: the first sends everything back, nobody listens on the second. */
+/* Host ports of the vsock device: the first sends everything back, nobody listens on the second, the third sends as much as is taken. */
 #define WORLD_ECHO_PORT 7u
 #define WORLD_CLOSED_PORT 8u
+#define WORLD_SOURCE_PORT 9u
+/* What the machine may open: fewer connections than the device would take. */
+#define WORLD_DESCRIPTORS 400u
 #define WORLD_GUEST_CID 3u
 
 /* Word `index` of sector `sector`. The low half is never small, so a sector taken for a request's header has no known type. */
