@@ -46,7 +46,7 @@ CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_diff.c disk_export.c 
 	disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, receive.c send.c)
 LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
-AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c init.c pids.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
 AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.

@@ -44,6 +44,8 @@ struct options {
 	size_t port_count;       /* at most PORTS_MAX */
 	const char *vsock;       /* the Unix socket of --vsock; NULL: none */
 	unsigned cpus;
+	const char *init;        /* --init; NULL: none */
+	unsigned pids_max;       /* 0: no limit */
 	const char *workdir, *user, *hostname, *append, *timeline, *entrypoint;
 	const char *name;        /* NULL: none, or with `detach` one that is made up */
 	unsigned timeout_s;      /* 0: none */
@@ -69,8 +71,10 @@ int options_add_layers(struct options *options, const char *argument, struct err
 /* One option: what getopt needs and what --help says. An id below 256 is its letter. */
 struct option_row {
 	int id;
-	const char *name, *argument, *help; /* argument NULL: takes none */
+	const char *name, *argument, *help; /* argument NULL: takes none; "[=X]": may be left out, for long options without a letter */
 };
+
+bool option_argument_is_optional(const struct option_row *row);
 
 /* Gets one option; `argument` lives as long as argv. Returns 0 or -EINVAL with one line. */
 typedef int option_taker(void *data, int id, const char *argument, struct error *err);

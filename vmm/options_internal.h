@@ -34,6 +34,8 @@ enum option_id {
 	OPT_NAME,
 	OPT_RM,
 	OPT_VSOCK,
+	OPT_INIT,
+	OPT_PIDS_LIMIT,
 	OPT_VERSION,
 	OPT_HELP = 'h',
 	OPT_DETACH = 'd',

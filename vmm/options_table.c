@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <string.h>
 
 const struct option_row options_table[] = {
 	{ OPT_KERNEL, "kernel", "FILE", "bzImage or ELF vmlinux (default: trvmm's own guest kernel)" },
@@ -23,6 +24,8 @@ const struct option_row options_table[] = {
 	{ OPT_WORKDIR, "workdir", "DIR", "working directory of the command (default: /)" },
 	{ OPT_USER, "user", "USER[:GROUP]", "user of the command, names or numbers (default: root)" },
 	{ OPT_ULIMIT, "ulimit", "NAME=S[:HARD]", "a limit of resources, as nofile=1024:4096; repeatable" },
+	{ OPT_PIDS_LIMIT, "pids-limit", "N", "how many processes and threads the command and those of trvmm exec may be" },
+	{ OPT_INIT, "init", "[=PATH]", "run the image's own init as process 1, beside the command (default: /sbin/init)" },
 	{ OPT_HOSTNAME, "hostname", "NAME", "host name of the guest (default: trvmm)" },
 	{ OPT_INTERACTIVE, "interactive", NULL, "pass stdin to the command; always done, accepted for docker's sake" },
 	{ OPT_TERMINAL, "tty", NULL, "give the command a terminal" },
@@ -50,11 +53,16 @@ bool options_describes_root_disk(int id)
 	       id == OPT_DISK_FEATURES;
 }
 
+bool option_argument_is_optional(const struct option_row *row)
+{
+	return row->argument && !strncmp(row->argument, "[=", 2);
+}
+
 static void print_row(const struct option_row *row)
 {
 	char left[48], with_argument[40];
-	snprintf(with_argument, sizeof(with_argument), "--%s%s%s", row->name, row->argument ? " " : "",
-		 row->argument ? row->argument : "");
+	const bool separate = row->argument && !option_argument_is_optional(row);
+	snprintf(with_argument, sizeof(with_argument), "--%s%s%s", row->name, separate ? " " : "", row->argument ? row->argument : "");
 	if (row->id < 256)
 		snprintf(left, sizeof(left), "-%c, %s", row->id, with_argument);
 	else

@@ -11,6 +11,8 @@
 #include "vmm/registry.h"
 
 #define LEAST_MEMORY_BYTES (32ull << 20)
+#define INIT_DEFAULT "/sbin/init"
+#define PIDS_MAX (4u << 20) /* Linux's limit of process numbers */
 #define LEAST_DISK_BYTES (1ull << 20)
 #define MOST_DISK_BYTES (16ull << 40)
 
@@ -158,6 +160,13 @@ int options_take(void *data, int id, const char *argument, struct error *err)
 		return 0;
 	case OPT_TMPFS:
 		return options_add_tmpfs(options, argument, err);
+	case OPT_PIDS_LIMIT:
+		return parse_count("pids-limit", argument, 1, PIDS_MAX, &options->pids_max, err);
+	case OPT_INIT:
+		options->init = argument ? argument : INIT_DEFAULT;
+		if (options->init[0] != '/')
+			return error_set(err, -EINVAL, "--init='%s': give an absolute path in the image", argument);
+		return 0;
 	case OPT_HOSTNAME:
 		if (strlen(argument) > 64 || !*argument)
 			return error_set(err, -EINVAL, "--hostname '%s': give 1 to 64 bytes", argument);

@@ -125,6 +125,8 @@ static int make_session(struct run *run, struct error *err)
 		.hostname = options->hostname,
 		.workdir = command.workdir,
 		.user = command.user,
+		.init = options->init,
+		.pids_max = options->pids_max,
 		.limits = options->limits,
 		.limit_count = options->limit_count,
 		.tmpfs = options->tmpfs,

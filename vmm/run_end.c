@@ -1,4 +1,5 @@
 /* How a run ends: the command's exit, the guest's death, and what is said about it. See run_internal.h. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #include "vmm/terminal.h"
 #include "vmm/timeline.h"
 
-#define CONSOLE_LINES 24 /* a panic with its call trace */
+#define CONSOLE_LINES 32 /* a panic with its call trace */
 
 /* The end of the process is the end of the VM: nothing has to be taken down. Only after the machine was created. */
 void run_finish(struct run *run, int code)
@@ -72,6 +73,19 @@ void run_machine_ended(void *data, enum machine_end end, const char *detail)
 	session_guest_gone(run->session, run->death);
 }
 
+/*
+ * The image's own init (--init) may end the machine before the command ends: that is what shutting down is, and no failure of ours. In
+ * order, it kills the command first, which is then heard of as usual.
+ */
+static bool was_shut_down(struct run *run, const struct session_result *result)
+{
+	char tail[4096];
+	if (!run->options->init || !result->guest_gone || !result->started)
+		return false;
+	machine_console_tail(run->machine, CONSOLE_LINES, tail, sizeof(tail));
+	return !strstr(tail, "Kernel panic");
+}
+
 void run_session_ended(void *data, const struct session_result *result)
 {
 	struct run *run = data;
@@ -79,10 +93,12 @@ void run_session_ended(void *data, const struct session_result *result)
 	terminal_restore();
 	if (run->timed_out)
 		run_finish(run, EXIT_TIMEOUT);
-	if (run->death[0] && result->exit_code == EXIT_TRVMM && result->err.text[0])
+	const bool shut_down = was_shut_down(run, result);
+	if (result->guest_gone && run->death[0] && !shut_down)
 		run_guest_died(run, run->death);
-	snprintf(run->said, sizeof(run->said), "%s", result->err.text);
+	snprintf(run->said, sizeof(run->said), "%s",
+		 shut_down ? "the guest was shut down, or its agent killed, before the command ended" : result->err.text);
 	if (run->said[0])
 		message("%s", run->said);
-	run_finish(run, result->exit_code);
+	run_finish(run, shut_down ? 128 + SIGKILL : result->exit_code);
 }

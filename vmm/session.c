@@ -51,6 +51,7 @@ static void session_abort(struct session *session, const char *why)
 	if (session->state >= SESSION_EXITED)
 		return;
 	session->result.exit_code = EXIT_TRVMM;
+	session->result.guest_gone = true;
 	error_set(&session->result.err, 0, "%s", why);
 	session_over(session);
 }

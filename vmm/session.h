@@ -34,6 +34,8 @@ struct session_spec {
 	const char *const *env;  /* "K=V", NULL-terminated; NULL: empty */
 	const char *hostname;    /* NULL: "trvmm" */
 	const char *workdir;     /* NULL: "/"; made when missing */
+	const char *init;        /* of the main session: what becomes the guest's process 1; NULL: the agent is */
+	uint32_t pids_max;       /* of the main session: processes and threads of all commands; 0: no limit */
 	const char *user;        /* NULL: root; NAME, UID, NAME:GROUP, UID:GID */
 	const struct session_limit *limits; /* at most AGENT_LIMITS_MAX */
 	size_t limit_count;
@@ -51,6 +53,7 @@ struct session_spec {
 /* How a session ended; exactly one call. */
 struct session_result {
 	bool started;      /* false: the command never ran, and `err` says why */
+	bool guest_gone;   /* the guest, or its agent, ended before the command did; then exit_code is 125 and `err` says how */
 	int exit_code;     /* what trvmm exits with: the command's own, 128 + n for signal n, 125 to 127 when it did not start */
 	struct error err;  /* set when trvmm itself has something to say */
 };

@@ -40,7 +40,8 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 	const char *hostname = spec->hostname ? spec->hostname : number ? "" : "trvmm";
 	const char *workdir = spec->workdir ? spec->workdir : "";
 	const char *user = spec->user ? spec->user : "";
-	size_t bytes = sizeof(struct agent_run) + strlen(hostname) + strlen(workdir) + strlen(user) + 3;
+	const char *init = spec->init ? spec->init : "";
+	size_t bytes = sizeof(struct agent_run) + strlen(hostname) + strlen(workdir) + strlen(user) + strlen(init) + 4;
 	const uint32_t argc = count_strings(spec->argv, &bytes), envc = count_strings(spec->env, &bytes);
 
 	bytes += spec->limit_count * sizeof(struct agent_limit);
@@ -68,12 +69,14 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 	const struct agent_run run = { .session = le32_make(number), .flags = le32_make(flags), .rows = le16_make(spec->rows),
 				       .columns = le16_make(spec->columns), .argc = le32_make(argc), .envc = le32_make(envc),
 				       .limit_count = le32_make((uint32_t)spec->limit_count),
-				       .tmpfs_count = le32_make((uint32_t)spec->tmpfs_count) };
+				       .tmpfs_count = le32_make((uint32_t)spec->tmpfs_count),
+				       .pids_max = le32_make(spec->pids_max) };
 	request_add(request, &run, sizeof(run));
 	request_add_limits(request, spec);
 	request_add_string(request, hostname);
 	request_add_string(request, workdir);
 	request_add_string(request, user);
+	request_add_string(request, init);
 	for (uint32_t i = 0; i < argc; i++)
 		request_add_string(request, spec->argv[i]);
 	for (uint32_t i = 0; i < envc; i++)

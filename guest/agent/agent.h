@@ -1,5 +1,5 @@
 /*
- * The agent, process 1 in the guest: what its files share.
+ * The agent, process 1 in the guest (with --init: a child of it): what its files share.
  *
  *   main.c     order of the start, event loop, reaping
  *   wire.c     the control connection: frames in, frames out
@@ -8,6 +8,8 @@
  *   proxy.c    TCP connections inside the guest for the host's clients
  *   spawn.c    pipes, pty, the new process, the search for the program
  *   user.c     who the command runs as
+ *   init.c     the image's own init as process 1
+ *   pids.c     a limit on the number of processes
  *   text.c     one-line messages
  *   boot.c, vsock.c  what only a virtual machine has: the functions named platform_*, for which the unit tests have others
  *
@@ -50,6 +52,12 @@ int platform_listen(uint32_t port);
 /* Mounts and the other things a command expects of its machine. What fails is told on the console. */
 void platform_boot(void);
 
+/* Late: commands go before us on the processor, and what we start does not inherit that. Not late: as usual. */
+void platform_schedule(bool late);
+
+/* Where the tree of control groups is mounted. */
+const char *platform_cgroup(void);
+
 void platform_set_hostname(const char *name);
 
 /* Mounts a tmpfs with the mount(2) data `data` on `folder`, which is there. Returns 0 or -errno. */
@@ -79,7 +87,29 @@ struct user {
  */
 int user_resolve(const char *spec, const char *passwd_path, const char *group_path, struct user *user, struct text *why);
 
+/* ---- init.c ------------------------------------------------------------------------------------------------------------------ */
+
+/*
+ * Makes process 1 the program at `path`; we go on as its child. Returns when it runs. Once, before the first command. Returns 0, or -errno
+ * with the reason: then there is no init, and the machine has to end.
+ */
+int init_start(char *path, struct text *why);
+
+/* ---- pids.c ------------------------------------------------------------------------------------------------------------------ */
+
+/* From now on all commands and what they start are at most `max` processes and threads. Once. Returns 0, or -errno with the reason. */
+int pids_limit(uint32_t max, struct text *why);
+
+/* In a new process: it is one of those now. Returns 0, or -1 with errno. */
+int pids_join(void);
+
 /* ---- spawn.c ----------------------------------------------------------------------------------------------------------------- */
+
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+/* systemd's defaults: programs that need more descriptors raise the soft limit, programs that try them all are not slowed. */
+#define NOFILE_SOFT 1024
+#define NOFILE_HARD 524288
 
 struct spawn {
 	char **argv;         /* argv[-1] is a free slot, for the shell of a script without #! */
@@ -185,12 +215,17 @@ void proxy_event(uint64_t tag, uint32_t events);
 /* ---- wire.c ------------------------------------------------------------------------------------------------------------------ */
 
 void wire_connect(void);
+/* There is a new epoll. */
+void wire_watch(void);
 void wire_event(uint32_t events);
 /* Queues a message; it leaves with wire_flush(). */
 void wire_send(enum agent_type type, const void *body, uint32_t length, const void *more, uint32_t more_length);
 void wire_flush(void);
 
 /* ---- main.c ------------------------------------------------------------------------------------------------------------------ */
+
+/* We are a new process with the old one's descriptors. */
+void main_go_on_as_child(void);
 
 #define TAG_CONTROL UINT64_MAX
 #define TAG_SIGNAL (UINT64_MAX - 1)

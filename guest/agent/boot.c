@@ -24,6 +24,7 @@
 #define FIFREEZE ((int)_IOWR('X', 119, int)) /* linux/fs.h, which is not here with musl */
 #endif
 
+#define CGROUP "/sys/fs/cgroup"
 #define HARMLESS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 enum {
@@ -43,7 +44,7 @@ static const struct {
 	{ "mqueue", "/dev/mqueue", NULL, HARMLESS, MAKE_FIRST | OPTIONAL },
 	{ "tmpfs", "/run", "mode=0755", MS_NOSUID | MS_NODEV, 0 },
 	{ "tmpfs", "/tmp", "mode=1777", MS_NOSUID | MS_NODEV, 0 },
-	{ "cgroup2", "/sys/fs/cgroup", NULL, HARMLESS, OPTIONAL },
+	{ "cgroup2", CGROUP, NULL, HARMLESS, OPTIONAL },
 };
 
 static void complain(const char *what, const char *path, int error)
@@ -125,10 +126,15 @@ static void loopback_up(void)
  * A command that writes line by line is not interrupted at each line to have it fetched: we run when it waits, or has had its
  * share of the processor, and then fetch much at once. What we start is scheduled as usual. (musl has no sched_setscheduler.)
  */
-static void schedule_late(void)
+void platform_schedule(bool late)
 {
 	const struct sched_param parameters = { 0 };
-	syscall(SYS_sched_setscheduler, 0L, (long)(SCHED_BATCH | SCHED_RESET_ON_FORK), &parameters);
+	syscall(SYS_sched_setscheduler, 0L, (long)(late ? SCHED_BATCH | SCHED_RESET_ON_FORK : SCHED_OTHER), &parameters);
+}
+
+const char *platform_cgroup(void)
+{
+	return CGROUP;
 }
 
 /* The kernel tidies its memory twice a second, whatever happens: for machines that live long, and idle ones are not to wake their host. */
@@ -146,7 +152,7 @@ void platform_boot(void)
 {
 	const struct rlimit files = { 524288, 524288 };
 	umask(022);
-	schedule_late();
+	platform_schedule(true);
 	mount_all();
 	loopback_up();
 	let_memory_be();

@@ -23,6 +23,8 @@ struct request {
 	uint32_t session, flags;
 	uint16_t rows, columns;
 	const char *hostname, *workdir, *user;
+	char *init;
+	uint32_t pids_max;
 	const struct agent_limit *limits;
 	uint32_t limit_count, tmpfs_count;
 	char **argv, **env;
@@ -99,7 +101,9 @@ static bool request_parse(struct request *r, char *at, const char *end, const st
 	r->hostname = take_string(&at, end);
 	r->workdir = r->hostname ? take_string(&at, end) : NULL;
 	r->user = r->workdir ? take_string(&at, end) : NULL;
-	if (!r->user)
+	r->init = r->user ? take_string(&at, end) : NULL;
+	r->pids_max = le32_get(m->pids_max);
+	if (!r->init || (r->session && (*r->init || r->pids_max)))
 		return false;
 	char **to = strings + 1;
 	r->argv = to;
@@ -241,6 +245,10 @@ static pid_t command_start(struct command *c, struct request *r, struct text *wh
 	memset(&user, 0, sizeof(user));
 	*exit_code = 125;
 	int result = mount_tmpfs(r, why);
+	if (result == 0 && r->pids_max)
+		result = pids_limit(r->pids_max, why);
+	if (result == 0 && *r->init)
+		result = init_start(r->init, why);
 	if (result == 0)
 		result = start_proxy(r, why);
 	if (result == 0 && *r->user)

@@ -17,7 +17,8 @@
 
 #define EVENTS_AT_ONCE 32
 
-static int epoll_fd;
+static int epoll_fd, signal_fd;
+static char *our_name;
 uint64_t agent_began_tsc;
 
 void watch(int fd, uint32_t *watched, uint32_t events, uint64_t tag)
@@ -31,7 +32,7 @@ void watch(int fd, uint32_t *watched, uint32_t events, uint64_t tag)
 }
 
 /* Orphans of the whole guest end here, too. One SIGCHLD may stand for many. */
-static void reap(int signal_fd)
+static void reap(void)
 {
 	struct signalfd_siginfo info[8];
 	while (read(signal_fd, info, sizeof(info)) == sizeof(info))
@@ -45,17 +46,31 @@ static void reap(int signal_fd)
 	}
 }
 
-static int signals_open(void)
+static void loop_open(void)
 {
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
-	const int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-	if (fd < 0)
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll_fd < 0)
+		die("epoll_create1", errno);
+	signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+	if (signal_fd < 0)
 		die("signalfd", errno);
 	uint32_t watched = WATCHED_NOT;
-	watch(fd, &watched, EPOLLIN, TAG_SIGNAL);
-	return fd;
+	watch(signal_fd, &watched, EPOLLIN, TAG_SIGNAL);
+}
+
+void main_go_on_as_child(void)
+{
+	/* epoll goes on telling of the signals of the process that made it. */
+	close(epoll_fd);
+	close(signal_fd);
+	loop_open();
+	wire_watch();
+	platform_schedule(true);
+	/* What systemd does not kill before the machine's end (its "root storage daemons"). */
+	our_name[0] = '@';
 }
 
 int main(int argc, char **argv)
@@ -64,15 +79,13 @@ int main(int argc, char **argv)
 	agent_began_tsc = __rdtsc();
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
+	our_name = argv[0];
 	platform_init(argc, argv);
 	wire_connect();
 	command_connect_early();
 	platform_boot();
 
-	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (epoll_fd < 0)
-		die("epoll_create1", errno);
-	const int signal_fd = signals_open();
+	loop_open();
 	wire_event(0);
 	for (;;) {
 		struct epoll_event events[EVENTS_AT_ONCE];
@@ -83,7 +96,7 @@ int main(int argc, char **argv)
 			if (events[i].data.u64 == TAG_CONTROL)
 				wire_event(events[i].events);
 			else if (events[i].data.u64 == TAG_SIGNAL)
-				reap(signal_fd);
+				reap();
 			else if (events[i].data.u64 == TAG_PROXY_LISTENER)
 				proxy_accept();
 			else if (events[i].data.u64 & TAG_PROXY)

@@ -1,5 +1,5 @@
 /*
- * What trvmm and the agent (process 1 in the guest) say to each other. This header is all they share.
+ * What trvmm and the agent (process 1 in the guest, or a child of the image's own) say to each other. This header is all they share.
  *
  * The agent connects by vsock to port AGENT_PORT_CONTROL of the host (CID 2) as soon as it runs and sends HELLO. Over this control
  * connection go framed messages, little-endian:
@@ -51,7 +51,7 @@
 
 #include "base/le.h"
 
-#define AGENT_PROTOCOL_VERSION 2
+#define AGENT_PROTOCOL_VERSION 3
 #define AGENT_PATH "/.trvmm/agent" /* where ext4gen places it; the kernel's init= */
 
 #define AGENT_PORT_CONTROL 1024u
@@ -103,12 +103,12 @@ struct agent_hello {
 
 /*
  * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname,
- * working directory, user, then argc arguments, then envc environment entries, then tmpfs_count times two: a folder, and the
- * data that mount(2) gets. Empty means: leave the hostname as it is, working directory "/", user root. A missing working
+ * working directory, user, init, then argc arguments, then envc environment entries, then tmpfs_count times two: a folder, and the
+ * data that mount(2) gets. Empty means: leave the hostname as it is, working directory "/", user root, no init. A missing working
  * directory is made. A user is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The
  * command is searched in the PATH of its environment; HOME is added to that when it is missing. A tmpfs is mounted on each
- * folder, which is made when it is missing, before all else; only session 0 may ask for them. The body's length must match
- * exactly.
+ * folder, which is made when it is missing, before all else. Then the program at the path `init`, if any, takes the place of process 1,
+ * and the agent is a child of it from then on. Only session 0 may ask for tmpfs, init and pids_max. The body's length must match exactly.
  */
 struct agent_run {
 	le32 session;
@@ -118,6 +118,7 @@ struct agent_run {
 	le32 envc;
 	le32 limit_count; /* at most AGENT_LIMITS_MAX */
 	le32 tmpfs_count; /* at most AGENT_TMPFS_MAX */
+	le32 pids_max;    /* processes and threads of all commands together; 0: no limit */
 };
 
 /* A resource limit of the command, as setrlimit() takes it. */

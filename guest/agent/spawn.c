@@ -19,12 +19,7 @@
 
 #include "guest/agent/agent.h"
 
-#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define GID_TTY 5
-
-/* systemd's defaults: programs that need more descriptors raise the soft limit, programs that try them all are not slowed. */
-#define NOFILE_SOFT 1024
-#define NOFILE_HARD 524288
 
 /* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
@@ -189,6 +184,9 @@ static _Noreturn void child(struct spawn *s)
 	}
 	s->failed = "controlling terminal";
 	if (s->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
+		goto fail;
+	s->failed = "join the limit of processes";
+	if (pids_join() < 0)
 		goto fail;
 	s->failed = "set the limits of resources";
 	if (set_limits(s) < 0)

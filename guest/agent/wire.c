@@ -36,6 +36,12 @@ void wire_connect(void)
 	wire_send(AGENT_HELLO, &hello, sizeof(hello), NULL, 0);
 }
 
+void wire_watch(void)
+{
+	wire.watched = WATCHED_NOT;
+	wire_flush();
+}
+
 static bool wire_has_room(void)
 {
 	return OUT_BYTES - (wire.out_stop - wire.out_start) >= OUT_RESERVE + 1024;

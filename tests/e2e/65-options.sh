@@ -18,6 +18,17 @@ check "--read-only: an image without folders for mounts" [ "$(grep -E '^/[a-z]* 
 	"/ ro /dev rw /proc rw /run rw /sys rw /tmp rw " ]
 check "... and what is no disk can be written to" [ "$(tail -n 1 "$work/out")" = "done" ]
 
+# The image's own init as process 1, which shuts the machine down in the end; a limit of processes, for the command but not for the init.
+vm --init --pids-limit 6 -- sh -c 'readlink /proc/1/exe; echo $PPID; sed -n "s/^PPid:.//p" /proc/$PPID/status; cat /proc/self/cgroup /proc/1/cgroup
+	(sleep 0.2 &); sleep 0.5; grep -l "^State:.Z" /proc/[0-9]*/status
+	for i in 1 2 3 4 5 6 7 8; do sleep 20 & done; echo not reached'
+check "--init: it is process 1, the command's parent is the agent, its child" [ "$(sed -n '1p;3p' "$work/out" | tr '\n' ' ')" = "/bin/busybox 1 " ]
+check "--init: orphans are reaped" [ "$(grep -c /proc/ "$work/out")" = 0 ]
+check "--pids-limit: the command's group, not process 1's" [ "$(grep '^0::' "$work/out" | tr '\n' ' ')" = "0::/trvmm 0::/ " ]
+check "--pids-limit: one more is an error" [ "$status $(cat "$work/out" "$work/err" | grep -c "can't fork: Resource temporarily unavailable")" = "2 1" ]
+exits "--init: a machine that its init shuts down ends the command by SIGTERM" 143 --init -- sh -c 'poweroff; sleep 60'
+refuses "an init that is not there" 'init "/no/such" is not in the image' --init=/no/such -- true
+
 refuses "a tmpfs on a folder that is not there and cannot be made" 'make the folder of the tmpfs "/nowhere": Read-only file system' \
 	--read-only --tmpfs /nowhere -- true
 refuses "a limit above what the kernel takes" 'set the limits of resources: Operation not permitted' --ulimit nofile=99999999999 -- true
@@ -31,12 +42,15 @@ on() {
 	timeout 60 "$trvmm" "$@" >"$work/out" 2>"$work/err" </dev/null
 	status=$?
 }
+said() { [ "$status $(tr '\n' ' ' <"$work/out")" = "$1 " ]; }
 listing() { (cd "$1" && find . -printf '%P %y %m %U %G %T@ %n %l\n' | sort); }
 mkdir -p "$work/tree/sub/empty" && head -c 3000000 /dev/urandom >"$work/tree/big" && echo text >"$work/tree/sub/file" &&
 	ln "$work/tree/big" "$work/tree/sub/twin" && ln -s ../big "$work/tree/sub/link" && ln -s /etc/passwd "$work/tree/absolute" &&
 	chmod 640 "$work/tree/sub/file" && chown 12:34 "$work/tree/sub/file" && chmod 1777 "$work/tree/sub/empty" &&
 	touch -h -d '1999-12-31 23:59:59.123456789Z' "$work/tree/sub/file" "$work/tree/sub/link" "$work/tree/sub"
-vm -d --name box --user 1000 -- sleep 1000
+vm -d --name box --user 1000 --pids-limit 30 --ulimit nofile=55:66 -- sleep 1000
+on exec box sh -c 'cat /proc/self/cgroup; ulimit -Sn; ulimit -Hn; id -u'
+check "exec: in the group of --pids-limit, with the limits and the user of the machine" said "0 0::/trvmm 55 66 1000"
 on cp "$work/tree" box:/srv
 check "cp: a tree into a machine" [ "$status $(cat "$work/err")" = "0 " ]
 on exec -u 0 box sh -c 'cat /srv/sub/link | wc -c; stat -c "%a %u:%g" /srv/sub/file; [ /srv/big -ef /srv/sub/twin ] && echo linked'

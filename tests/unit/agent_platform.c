@@ -65,6 +65,17 @@ void platform_boot(void)
 {
 }
 
+void platform_schedule(bool late)
+{
+	(void)late;
+}
+
+const char *platform_cgroup(void)
+{
+	const char *path = getenv("TEST_CGROUP");
+	return path ? path : "/nonexistent";
+}
+
 void platform_set_hostname(const char *name)
 {
 	/* Seen by the tests in place of the machine's own. */

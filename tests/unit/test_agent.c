@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -111,7 +112,7 @@ static struct request request_make(uint32_t session, uint32_t flags, const char 
 	const struct agent_run run = { .session = le32_make(session), .flags = le32_make(flags), .argc = le32_make(3),
 				       .envc = le32_make(1) };
 	memcpy(r.body, &run, sizeof(run));
-	r.length = sizeof(run) + 3; /* no host name, directory, user */
+	r.length = sizeof(run) + 4; /* no host name, directory, user, init */
 	const char *strings[] = { "/bin/sh", "-c", script, "PATH=/usr/bin:/bin" };
 	for (size_t i = 0; i < 4; i++) {
 		strcpy((char *)r.body + r.length, strings[i]);
@@ -422,7 +423,7 @@ Test(agent, tmpfs_belongs_to_session_0)
 Test(agent, run_with_unterminated_or_extra_strings)
 {
 	const struct request whole = request_make(0, 0, "exit 1");
-	const size_t lengths[] = { sizeof(struct agent_run), sizeof(struct agent_run) + 2, whole.length - 1, whole.length + 1 };
+	const size_t lengths[] = { sizeof(struct agent_run), sizeof(struct agent_run) + 2, sizeof(struct agent_run) + 3, whole.length - 1, whole.length + 1 };
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 		struct request r = whole;
 		r.length = lengths[i];
@@ -611,6 +612,125 @@ Test(agent, orphans_are_reaped)
 	cr_expect_eq((uint32_t)atoi(children), pid);
 	cr_expect(strchr(children, ' ')[1] == '\0', "children: %s", children);
 	host_close(&host, CLOSED);
+}
+
+/* ---- process 1, processes ---------------------------------------------------------------------------------------------------- */
+
+static struct request with_init(struct request r, const char *path)
+{
+	uint8_t *init = r.body + sizeof(struct agent_run) + 3;
+	const size_t length = strlen(path);
+	memmove(init + length, init, (size_t)(r.body + r.length - init));
+	memcpy(init, path, length);
+	r.length += length;
+	return r;
+}
+
+/* The process that was the agent runs `script`, until what the agent says at its end is in the log. */
+static void write_init(const struct host *host, const char *script, char path[128])
+{
+	snprintf(path, 128, "%s/init", host->h.folder);
+	FILE *file = fopen(path, "we");
+	cr_assert(file && fchmod(fileno(file), 0755) == 0);
+	fprintf(file, "#!/bin/sh\ncd %s\n%s\nuntil grep -q closed log; do sleep 0.05; done\nexit 3\n", host->h.folder, script);
+	fclose(file);
+}
+
+Test(agent, the_images_init_becomes_process_1)
+{
+	struct host host;
+	char path[128], script[256], out[256], wanted[64];
+	host_open(&host);
+	write_init(&host, "echo $$ $# $(grep -c 'SigBlk:.0000000000000000' /proc/self/status) >told", path);
+	/* Who has no parent any more is process 1's. */
+	snprintf(script, sizeof(script),
+		 "while [ ! -s %s/told ]; do sleep 0.05; done; cat %s/told; (sh -c 'sleep 0.3; ps -o ppid= -p $$ | tr -d \" \"' &); sleep 1",
+		 host.h.folder, host.h.folder);
+	const struct request r = with_init(request_make(0, 0, script), path);
+	guest_send(host.control, AGENT_RUN, r.body, r.length);
+	const uint32_t pid = expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_neq(pid, (uint32_t)host.h.agent);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
+	read_all(host.streams[1], out, sizeof(out));
+	snprintf(wanted, sizeof(wanted), "%d 0 1\n%d\n", host.h.agent, host.h.agent);
+	cr_expect_str_eq(out, wanted);
+	/* All goes on as before. */
+	send_run(&host, 0, AGENT_RUN_STDIN, "exit 4");
+	for (int i = 0; i < 3; i++) {
+		uint32_t port;
+		close_fd(&host.streams[i]);
+		host.streams[i] = host_accept(&host, &port);
+	}
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 4u << 8);
+	host_close(&host, CLOSED);
+}
+
+/* Process 1 waits for the machine's end, which is that of the host here. */
+static void expect_no_init(const char *path, int error)
+{
+	struct host host;
+	int status;
+	const struct request r = with_init(request_make(0, 0, "exit 1"), path);
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, r.body, r.length);
+	cr_expect_eq(expect_message(&host, AGENT_FAILED, 0), (uint32_t)error);
+	kill(host.h.agent, SIGKILL);
+	cr_assert(waitpid(host.h.agent, &status, 0) == host.h.agent);
+	close_fd(&host.control);
+	for (int i = 0; i < 3; i++)
+		close_fd(&host.streams[i]);
+	close(host.listener);
+}
+
+Test(agent, an_init_that_cannot_be)
+{
+	expect_no_init("/nonexistent/init", ENOENT);
+	expect_no_init("/etc/passwd", EACCES);
+}
+
+Test(agent, init_and_a_limit_of_processes_belong_to_session_0)
+{
+	const le32 session = le32_make(1);
+	struct request requests[] = { with_init(request_make(1, 0, "exit 1"), "/sbin/init"), request_make(1, 0, "exit 1") };
+	memcpy(requests[1].body + offsetof(struct agent_run, pids_max), &session, sizeof(session));
+	for (size_t i = 0; i < 2; i++) {
+		struct host host;
+		host_open(&host);
+		guest_send(host.control, AGENT_RUN, requests[i].body, requests[i].length);
+		cr_expect_eq(expect_message(&host, AGENT_FAILED, 1), (uint32_t)EINVAL);
+		host_close(&host, CLOSED);
+	}
+}
+
+static struct request with_pids(struct request r, uint32_t max)
+{
+	const le32 value = le32_make(max);
+	memcpy(r.body + offsetof(struct agent_run, pids_max), &value, sizeof(value));
+	return r;
+}
+
+Test(agent, a_limit_of_processes)
+{
+	struct host host;
+	char folder[] = "/tmp/trvmm-cgroup-XXXXXX", command[256], out[256];
+	cr_assert(mkdtemp(folder));
+	snprintf(command, sizeof(command), "cd %s && mkdir trvmm && touch cgroup.subtree_control trvmm/pids.max trvmm/cgroup.procs", folder);
+	cr_assert(system(command) == 0);
+	setenv("TEST_CGROUP", folder, 1);
+	snprintf(command, sizeof(command), "cd %s && cat */pids.max && cat cgroup.subtree_control */cgroup.procs; rm -r %s", folder, folder);
+	const struct request r = with_pids(request_make(0, 0, command), 12);
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, r.body, r.length);
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
+	read_all(host.streams[1], out, sizeof(out));
+	cr_expect_str_eq(out, "12+pids0");
+	host_close(&host, CLOSED);
+	/* The folder has gone: as with a kernel that has no such controller. */
+	const struct request again = with_pids(request_make(0, 0, "exit 1"), 12);
+	expect_refused(&again, ENOENT);
+	unsetenv("TEST_CGROUP");
 }
 
 /* ---- users ------------------------------------------------------------------------------------------------------------------- */

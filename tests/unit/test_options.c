@@ -176,6 +176,28 @@ Test(options, no_command)
 	BAD("command is empty", "--", "");
 }
 
+Test(options, init_may_have_a_path)
+{
+	GOOD("--init", "command");
+	cr_expect_str_eq(options.init, "/sbin/init");
+	cr_expect_str_eq(options.command[0], "command");
+	GOOD("--init=/lib/systemd/systemd", "command");
+	cr_expect_str_eq(options.init, "/lib/systemd/systemd");
+	GOOD("command");
+	cr_expect_null(options.init);
+	BAD("--init='init'", "--init=init", "command");
+}
+
+Test(options, limit_of_processes)
+{
+	GOOD("--pids-limit", "7", "command");
+	cr_expect_eq(options.pids_max, 7u);
+	GOOD("--pids", "7", "command");
+	cr_expect_eq(options.pids_max, 7u);
+	BAD("--pids-limit '0'", "--pids-limit", "0", "command");
+	BAD("--pids-limit '-1'", "--pids-limit", "-1", "command");
+}
+
 Test(options, help_and_version_need_no_command)
 {
 	GOOD("--help");
