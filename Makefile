@@ -44,7 +44,7 @@ VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach
 	timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c \
 	disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
-COPY_SRCS := $(addprefix guest/copy/, receive.c send.c)
+COPY_SRCS := $(addprefix guest/copy/, pipe.c receive.c send.c xattr.c)
 LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
 AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c init.c pids.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
@@ -102,7 +102,7 @@ $(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h base/r
 	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ $(AGENT_SRCS)
 
 # What only `trvmm cp` needs in the guest is a program of its own: every start loads the agent.
-$(BUILD)/guest/copy: guest/copy/main.c $(COPY_SRCS) guest/copy/copy.h base/le.h | $(BUILD)/.packages
+$(BUILD)/guest/copy: guest/copy/main.c $(COPY_SRCS) $(wildcard guest/copy/*.h) base/le.h | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,AGENT,$@)
 	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ guest/copy/main.c $(COPY_SRCS)

@@ -103,12 +103,17 @@ int remote_receive(int fd, struct remote_answer *answer, struct error *err)
 	return 0;
 }
 
-int remote_ask(int fd, enum remote_type type, const void *body, size_t length, enum remote_type wanted, unsigned timeout_s,
-	       struct remote_answer *answer, struct error *err)
+void remote_set_timeout(int fd, unsigned timeout_s)
 {
 	const struct timeval timeout = { .tv_sec = timeout_s };
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+}
+
+int remote_ask(int fd, enum remote_type type, const void *body, size_t length, enum remote_type wanted, unsigned timeout_s,
+	       struct remote_answer *answer, struct error *err)
+{
+	remote_set_timeout(fd, timeout_s);
 	int result = remote_send(fd, type, body, length, NULL, 0);
 	if (result < 0 && result != -EPIPE)
 		return error_set(err, result, "asking the machine: %s", strerror(-result));

@@ -26,6 +26,9 @@ struct remote_answer {
  */
 int remote_receive(int fd, struct remote_answer *answer, struct error *err);
 
+/* How long sending and receiving may take from now on. */
+void remote_set_timeout(int fd, unsigned timeout_s);
+
 /* Sends a request and waits, at most so long, for the answer of type `wanted`. Returns as remote_receive(); -ETIMEDOUT. */
 int remote_ask(int fd, enum remote_type type, const void *body, size_t length, enum remote_type wanted, unsigned timeout_s,
 	       struct remote_answer *answer, struct error *err);

@@ -18,7 +18,7 @@ static struct copy_problem problem;
 static int run(int argc, char **argv)
 {
 	if (argc == 3 && !strcmp(argv[1], "out"))
-		return copy_send(STDOUT_FILENO, argv[2], &problem);
+		return copy_send(STDOUT_FILENO, argv[2], 0, &problem);
 	const bool owners = !strcmp(argv[5], "1");
 	const struct copy_target target = { .destination = argv[2],
 					    .name = argv[3],

@@ -7,7 +7,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "guest/copy/copy.h"
+#include "guest/copy/copy_internal.h"
 
 /* linux/openat2.h, which musl's compiler does not find. */
 struct open_how {
@@ -29,6 +29,7 @@ struct receiver {
 	bool root_is_old; /* its attributes are not ours to change */
 	struct copy_header header; /* of the record at hand */
 	char link[COPY_PATH_MAX + 1];
+	struct copy_xattrs xattrs;
 	uint8_t buffer[65536];
 };
 
@@ -42,17 +43,8 @@ static int fail(struct receiver *receiver, const char *what, int code)
 
 static int read_bytes(struct receiver *receiver, void *to, size_t length)
 {
-	uint8_t *at = to;
-	while (length) {
-		const ssize_t n = read(receiver->from, at, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return fail(receiver, "receive", n ? -errno : -ENODATA);
-		at += n;
-		length -= (size_t)n;
-	}
-	return 0;
+	const int result = copy_pipe_read(receiver->from, to, length, receiver->target->stall_ms);
+	return result < 0 ? fail(receiver, "receive", result) : 0;
 }
 
 /* `length` bytes as a string, which must have no 0 byte in it. */
@@ -67,6 +59,14 @@ static int read_text(struct receiver *receiver, char *text, size_t length)
 	return result;
 }
 
+static int charge(struct receiver *receiver, uint64_t bytes)
+{
+	if (bytes > receiver->bytes_left)
+		return fail(receiver, "make", -EFBIG);
+	receiver->bytes_left -= bytes;
+	return 0;
+}
+
 static int read_record(struct receiver *receiver)
 {
 	struct copy_header *header = &receiver->header;
@@ -77,14 +77,16 @@ static int read_record(struct receiver *receiver)
 		result = read_text(receiver, receiver->link, le16_get(header->link_bytes));
 	if (result < 0)
 		return result;
-	const bool file = le32_get(header->kind) == COPY_ENTRY && S_ISREG(le32_get(header->mode));
-	if (le32_get(header->kind) > COPY_LEAVE || le32_get(header->mtime_ns) > 999999999 ||
-	    (!file && le64_get(header->size_bytes)))
+	const uint32_t kind = le32_get(header->kind), xattrs_bytes = le32_get(header->xattrs_bytes);
+	const bool file = kind == COPY_ENTRY && S_ISREG(le32_get(header->mode));
+	if (kind > COPY_LEAVE || le32_get(header->mtime_ns) > 999999999 || (!file && le64_get(header->size_bytes)) ||
+	    (!file && kind != COPY_LEAVE && xattrs_bytes) || xattrs_bytes > COPY_XATTRS_MAX)
 		return fail(receiver, "receive", -EBADMSG);
-	if (le64_get(header->size_bytes) > receiver->bytes_left)
-		return fail(receiver, "make", -EFBIG);
-	receiver->bytes_left -= le64_get(header->size_bytes);
-	return 0;
+	result = charge(receiver, COPY_RECORD_COST + (uint64_t)xattrs_bytes);
+	if (result == 0)
+		result = charge(receiver, le64_get(header->size_bytes));
+	receiver->xattrs.length = xattrs_bytes;
+	return result == 0 ? read_bytes(receiver, receiver->xattrs.bytes, xattrs_bytes) : result;
 }
 
 /* ---- places ------------------------------------------------------------------------------------------------------------------ */
@@ -150,7 +152,10 @@ static mode_t header_mode(const struct receiver *receiver)
 	return le32_get(receiver->header.mode) & (MODE_KEPT | (receiver->target->special ? MODE_SPECIAL : 0));
 }
 
-/* Owner first: changing it clears bits of the mode. */
+/*
+ * Owner first: changing it clears bits of the mode, and capabilities. The mode comes behind the extended attributes, which one that does not
+ * allow its owner to write would refuse.
+ */
 static int set_attributes(struct receiver *receiver, int fd)
 {
 	const struct copy_header *header = &receiver->header;
@@ -158,6 +163,9 @@ static int set_attributes(struct receiver *receiver, int fd)
 	header_times(header, times);
 	if (receiver->target->owners && fchown(fd, le32_get(header->uid), le32_get(header->gid)) < 0)
 		return fail(receiver, "set the owner of", -errno);
+	const int result = copy_xattrs_write(fd, &receiver->xattrs, receiver->target->special);
+	if (result < 0)
+		return fail(receiver, "set the attributes of", result);
 	if (fchmod(fd, header_mode(receiver)) < 0)
 		return fail(receiver, "set the mode of", -errno);
 	return futimens(fd, times) < 0 ? fail(receiver, "set the time of", -errno) : 0;
@@ -175,22 +183,42 @@ static int set_attributes_at(struct receiver *receiver, int folder, const char *
 	return utimensat(folder, name, times, AT_SYMLINK_NOFOLLOW) < 0 ? fail(receiver, "set the time of", -errno) : 0;
 }
 
-static int write_contents(struct receiver *receiver, int fd)
+/* `bytes` from the stream, where the file is. */
+static int write_data(struct receiver *receiver, int fd, uint64_t bytes)
 {
-	for (uint64_t left = le64_get(receiver->header.size_bytes); left;) {
-		const size_t part = left < sizeof(receiver->buffer) ? (size_t)left : sizeof(receiver->buffer);
-		const int result = read_bytes(receiver, receiver->buffer, part);
+	while (bytes) {
+		const size_t part = bytes < sizeof(receiver->buffer) ? (size_t)bytes : sizeof(receiver->buffer);
+		int result = read_bytes(receiver, receiver->buffer, part);
 		if (result < 0)
 			return result;
-		for (size_t done = 0; done < part;) {
-			const ssize_t n = write(fd, receiver->buffer + done, part - done);
-			if (n < 0 && errno == EINTR)
-				continue;
-			if (n <= 0)
-				return fail(receiver, "write", n ? -errno : -EIO);
-			done += (size_t)n;
-		}
-		left -= part;
+		result = copy_pipe_write(fd, receiver->buffer, part, 0);
+		if (result < 0)
+			return fail(receiver, "write", result);
+		bytes -= part;
+	}
+	return 0;
+}
+
+static int write_contents(struct receiver *receiver, int fd)
+{
+	struct copy_part part;
+	const uint64_t size = le64_get(receiver->header.size_bytes);
+	for (uint64_t left = size; left;) {
+		int result = read_bytes(receiver, &part, sizeof(part));
+		if (result < 0)
+			return result;
+		const uint64_t hole = le64_get(part.hole_bytes), data = le64_get(part.data_bytes);
+		if (hole > left || data > left - hole || !(hole | data))
+			return fail(receiver, "receive", -EBADMSG);
+		left -= hole + data;
+		if (hole && lseek(fd, (off_t)hole, SEEK_CUR) < 0)
+			return fail(receiver, "write", -errno);
+		/* The last hole is made by the size. */
+		if (!left && !data && ftruncate(fd, (off_t)size) < 0)
+			return fail(receiver, "write", -errno);
+		result = write_data(receiver, fd, data);
+		if (result < 0)
+			return result;
 	}
 	return 0;
 }

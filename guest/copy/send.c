@@ -9,12 +9,13 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "guest/copy/copy.h"
+#include "guest/copy/copy_internal.h"
 
 struct sender {
-	int to;
+	int to, stall_ms;
 	struct copy_problem *problem; /* its path is the one at hand */
 	void *links; /* tsearch(): struct link_node, files with several names */
+	struct copy_xattrs xattrs; /* for the next header */
 	size_t used;
 	uint8_t buffer[65536];
 };
@@ -35,16 +36,9 @@ static int fail(struct sender *sender, const char *what, int code)
 
 static int flush(struct sender *sender)
 {
-	for (size_t done = 0; done < sender->used;) {
-		const ssize_t n = write(sender->to, sender->buffer + done, sender->used - done);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return fail(sender, "send", n ? -errno : -EIO);
-		done += (size_t)n;
-	}
+	const int result = copy_pipe_write(sender->to, sender->buffer, sender->used, sender->stall_ms);
 	sender->used = 0;
-	return 0;
+	return result < 0 ? fail(sender, "send", result) : 0;
 }
 
 static int put(struct sender *sender, const void *bytes, size_t length)
@@ -78,16 +72,32 @@ static int put_header(struct sender *sender, enum copy_kind kind, const struct s
 		.path_bytes = le16_make((uint16_t)path_bytes),
 		.link_bytes = le16_make((uint16_t)link_bytes),
 		.size_bytes = le64_make(size_bytes),
+		.xattrs_bytes = le32_make(sender->xattrs.length),
 	};
 	int result = put(sender, &header, sizeof(header));
 	if (result == 0)
 		result = put(sender, sender->problem->path, path_bytes);
-	return result < 0 ? result : put(sender, link, link_bytes);
+	if (result == 0)
+		result = put(sender, link, link_bytes);
+	if (result == 0)
+		result = put(sender, sender->xattrs.bytes, sender->xattrs.length);
+	sender->xattrs.length = 0;
+	return result;
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------------------------- */
 
-static int send_contents(struct sender *sender, int fd, uint64_t size_bytes)
+static int read_xattrs(struct sender *sender, int fd)
+{
+	const int result = copy_xattrs_read(fd, &sender->xattrs);
+	if (result == 0)
+		return 0;
+	sender->xattrs.length = 0;
+	return fail(sender, "read the attributes of", result);
+}
+
+/* From where the file is. */
+static int send_data(struct sender *sender, int fd, uint64_t size_bytes)
 {
 	while (size_bytes) {
 		const size_t room = sizeof(sender->buffer) - sender->used;
@@ -105,6 +115,42 @@ static int send_contents(struct sender *sender, int fd, uint64_t size_bytes)
 	return 0;
 }
 
+/* Where data begins at `at` or behind it; `size` when only a hole follows. A file system without holes has data everywhere. */
+static off_t find_data(int fd, off_t at, off_t size)
+{
+	const off_t data = lseek(fd, at, SEEK_DATA);
+	if (data < 0)
+		return errno == ENXIO ? size : at;
+	return data < size ? data : size;
+}
+
+static off_t find_hole(int fd, off_t at, off_t size)
+{
+	const off_t hole = lseek(fd, at, SEEK_HOLE);
+	return hole < 0 || hole > size ? size : hole;
+}
+
+static int send_contents(struct sender *sender, int fd, const struct stat *st)
+{
+	const bool has_holes = st->st_blocks < st->st_size / 512;
+	for (off_t at = 0; at < st->st_size;) {
+		const off_t data = has_holes ? find_data(fd, at, st->st_size) : at;
+		const off_t end = has_holes && data < st->st_size ? find_hole(fd, data, st->st_size) : st->st_size;
+		if (end <= at)
+			return fail(sender, "read", -ESTALE); /* it changes under our hands */
+		const struct copy_part part = { le64_make((uint64_t)(data - at)), le64_make((uint64_t)(end - data)) };
+		int result = put(sender, &part, sizeof(part));
+		if (result == 0 && lseek(fd, data, SEEK_SET) < 0)
+			result = fail(sender, "read", -errno);
+		if (result == 0)
+			result = send_data(sender, fd, (uint64_t)(end - data));
+		if (result < 0)
+			return result;
+		at = end;
+	}
+	return 0;
+}
+
 static int send_regular(struct sender *sender, int folder, const char *name)
 {
 	struct stat st;
@@ -117,9 +163,11 @@ static int send_regular(struct sender *sender, int folder, const char *name)
 	}
 	int result = S_ISREG(st.st_mode) ? 0 : fail(sender, "open", -ESTALE);
 	if (result == 0)
+		result = read_xattrs(sender, fd);
+	if (result == 0)
 		result = put_header(sender, COPY_ENTRY, &st, "", (uint64_t)st.st_size);
 	if (result == 0)
-		result = send_contents(sender, fd, (uint64_t)st.st_size);
+		result = send_contents(sender, fd, &st);
 	close(fd);
 	return result;
 }
@@ -203,6 +251,8 @@ static int send_directory(struct sender *sender, int folder, const char *name, c
 	int result = put_header(sender, COPY_ENTRY, st, "", 0);
 	if (result == 0)
 		result = send_names(sender, stream);
+	if (result == 0)
+		result = read_xattrs(sender, dirfd(stream));
 	closedir(stream);
 	return result < 0 ? result : put_header(sender, COPY_LEAVE, st, "", 0);
 }
@@ -234,15 +284,17 @@ static void forget_links(struct sender *sender)
 	}
 }
 
-int copy_send(int to, const char *path, struct copy_problem *problem)
+int copy_send(int to, const char *path, int stall_ms, struct copy_problem *problem)
 {
 	static struct sender sender;
 	struct stat st;
 	const size_t length = strlen(path);
 	const bool follow = length && (path[length - 1] == '/' || (length > 1 && !strcmp(path + length - 2, "/.")));
 	sender.to = to;
+	sender.stall_ms = stall_ms;
 	sender.problem = problem;
 	sender.used = 0;
+	sender.xattrs.length = 0;
 	problem->path[0] = '\0';
 	int result = fstatat(AT_FDCWD, path, &st, follow ? 0 : AT_SYMLINK_NOFOLLOW) < 0 ? fail(&sender, "open", -errno) : 0;
 	if (result == 0 && S_ISSOCK(st.st_mode))

@@ -47,17 +47,20 @@ listing() { (cd "$1" && find . -printf '%P %y %m %U %G %T@ %n %l\n' | sort); }
 mkdir -p "$work/tree/sub/empty" && head -c 3000000 /dev/urandom >"$work/tree/big" && echo text >"$work/tree/sub/file" &&
 	ln "$work/tree/big" "$work/tree/sub/twin" && ln -s ../big "$work/tree/sub/link" && ln -s /etc/passwd "$work/tree/absolute" &&
 	chmod 640 "$work/tree/sub/file" && chown 12:34 "$work/tree/sub/file" && chmod 1777 "$work/tree/sub/empty" &&
+	truncate -s 50M "$work/tree/sparse" && echo end >>"$work/tree/sparse" &&
 	touch -h -d '1999-12-31 23:59:59.123456789Z' "$work/tree/sub/file" "$work/tree/sub/link" "$work/tree/sub"
 vm -d --name box --user 1000 --pids-limit 30 --ulimit nofile=55:66 -- sleep 1000
 on exec box sh -c 'cat /proc/self/cgroup; ulimit -Sn; ulimit -Hn; id -u'
 check "exec: in the group of --pids-limit, with the limits and the user of the machine" said "0 0::/trvmm 55 66 1000"
 on cp "$work/tree" box:/srv
 check "cp: a tree into a machine" [ "$status $(cat "$work/err")" = "0 " ]
-on exec -u 0 box sh -c 'cat /srv/sub/link | wc -c; stat -c "%a %u:%g" /srv/sub/file; [ /srv/big -ef /srv/sub/twin ] && echo linked'
-check "... with its attributes and links" [ "$(tr '\n' ' ' <"$work/out")" = "3000000 640 12:34 linked " ]
+on exec -u 0 box sh -c 'cat /srv/sub/link | wc -c; stat -c "%a %u:%g" /srv/sub/file; [ /srv/big -ef /srv/sub/twin ] && echo linked
+	stat -c %s /srv/sparse; [ $(du -k /srv/sparse | cut -f 1) -lt 100 ] && echo sparse'
+check "... with its attributes and links" [ "$(tr '\n' ' ' <"$work/out")" = "3000000 640 12:34 linked 52428804 sparse " ]
 on cp box:/srv "$work/back"
 check "cp: a tree out of a machine" [ "$status $(cat "$work/err")" = "0 " ]
 check "... is what went in" [ "$(listing "$work/tree")" = "$(listing "$work/back")" ]
+check "... holes, too" [ "$(stat -c %s "$work/back/sparse") $(($(du -k "$work/back/sparse" | cut -f 1) < 100))" = "52428804 1" ]
 check "... byte by byte" diff -r --no-dereference "$work/tree" "$work/back"
 on cp box:/srv/sub/file "$work/back/"
 check "cp: a file into a directory" cmp -s "$work/tree/sub/file" "$work/back/file"

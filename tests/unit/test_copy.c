@@ -9,6 +9,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "guest/copy/copy.h"
@@ -50,7 +52,7 @@ struct sending {
 static void *send_thread(void *data)
 {
 	struct sending *sending = data;
-	sending->result = copy_send(sending->fd, sending->path, &sending->problem);
+	sending->result = copy_send(sending->fd, sending->path, 0, &sending->problem);
 	close(sending->fd);
 	return NULL;
 }
@@ -134,7 +136,7 @@ Test(copy, set_id_bits_need_asking)
 {
 	run(": >s; chmod 6755 s");
 	cr_expect_eq(copy("s", "t", "s"), 0);
-	const struct copy_target target = { .destination = "u", .name = "s", .special = true, .bytes_max = 1 };
+	const struct copy_target target = { .destination = "u", .name = "s", .special = true, .bytes_max = 1 << 20 };
 	cr_expect_eq(copy_with("s", &target), 0);
 	run("[ $(stat -c %a t) = 755 ] && [ $(stat -c %a u) = 6755 ]");
 }
@@ -143,6 +145,112 @@ Test(copy, size_is_bounded)
 {
 	run("mkdir s && head -c 600000 /dev/zero >s/a && cp s/a s/b");
 	cr_expect_eq(copy("s", "t", "s"), -EFBIG);
+}
+
+/* ---- extended attributes, holes ---------------------------------------------------------------------------------------------- */
+
+static bool has_xattr(const char *path, const char *name, const void *value, size_t length)
+{
+	char got[4096];
+	return getxattr(path, name, got, sizeof(got)) == (ssize_t)length && !memcmp(got, value, length);
+}
+
+Test(copy, extended_attributes_of_users)
+{
+	char big[3000];
+	memset(big, 'x', sizeof(big));
+	run("mkdir -p s/d && echo >s/d/f && : >s/locked && chmod 400 s/locked");
+	if (setxattr("s/d/f", "user.one", "a\0b", 3, 0) < 0)
+		cr_skip_test("the file system of /tmp has no extended attributes");
+	cr_assert(setxattr("s/d/f", "user.empty", "", 0, 0) == 0 && setxattr("s/d", "user.folder", big, sizeof(big), 0) == 0 &&
+		  setxattr("s", "user.root", "r", 1, 0) == 0);
+	const bool locked = setxattr("s/locked", "user.locked", "l", 1, 0) == 0; /* root can */
+	cr_assert_eq(copy("s", "t", "s"), 0, "%s %s", problem.what, problem.path);
+	cr_expect(has_xattr("t/d/f", "user.one", "a\0b", 3) && has_xattr("t/d/f", "user.empty", "", 0));
+	cr_expect(has_xattr("t/d", "user.folder", big, sizeof(big)) && has_xattr("t", "user.root", "r", 1));
+	cr_expect(!locked || has_xattr("t/locked", "user.locked", "l", 1));
+}
+
+Test(copy, capabilities_need_asking)
+{
+	/* cap_net_raw=p, revision 2 */
+	static const uint8_t capability[20] = { 0, 0, 0, 2, 0, 0x20 };
+	const struct copy_target target = { .destination = "u", .name = "s", .special = true, .bytes_max = 1 << 20 };
+	run(": >s");
+	if (setxattr("s", "security.capability", capability, sizeof(capability), 0) < 0)
+		cr_skip_test("not allowed to set capabilities");
+	cr_expect_eq(copy("s", "t", "s"), 0);
+	cr_expect_eq(copy_with("s", &target), 0);
+	cr_expect_eq(getxattr("t", "security.capability", NULL, 0), -1);
+	cr_expect(has_xattr("u", "security.capability", capability, sizeof(capability)));
+}
+
+Test(copy, holes_are_kept)
+{
+	const struct copy_target target = { .destination = "t", .name = "s", .bytes_max = 1 << 30 };
+	run("mkdir s && truncate -s 64M s/empty s/middle s/ends s/full && printf x | dd of=s/middle bs=1 seek=33000000 "
+	    "conv=notrunc 2>/dev/null && "
+	    "for at in 0 67100000; do printf data | dd of=s/ends bs=1 seek=$at conv=notrunc 2>/dev/null; done; "
+	    "head -c 200000 /dev/urandom >s/full");
+	cr_assert_eq(copy_with("s", &target), 0, "%s %s", problem.what, problem.path);
+	run("diff -r s t && [ $(du -s --apparent-size t | cut -f 1) -gt 190000 ]");
+	/* Where this file system has holes at all. */
+	run("[ $(du -sk t | cut -f 1) -le $(($(du -sk s | cut -f 1) + 64)) ]");
+	/* What the sum counts is the size. */
+	const struct copy_target bounded = { .destination = "u", .name = "s", .bytes_max = 64 << 20 };
+	cr_expect_eq(copy_with("s/middle", &bounded), -EFBIG);
+}
+
+/* ---- silence ----------------------------------------------------------------------------------------------------------------- */
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+Test(copy, a_silent_sender_is_given_up)
+{
+	const struct copy_target target = {
+		.destination = "t", .name = "", .contents = true, .bytes_max = 1 << 20, .stall_ms = 200
+	};
+	int ends[2];
+	cr_assert(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+	cr_assert(write(ends[1], "\1\0\0", 3) == 3);
+	const int64_t start = now_ms();
+	cr_expect_eq(copy_receive(ends[0], &target, &problem), -ETIMEDOUT);
+	cr_expect(now_ms() - start >= 200 && now_ms() - start < 10000);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+Test(copy, a_receiver_that_takes_nothing_is_given_up)
+{
+	int ends[2];
+	run("head -c 300000 /dev/zero >s");
+	cr_assert(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+	const int64_t start = now_ms();
+	cr_expect_eq(copy_send(ends[1], "s", 200, &problem), -ETIMEDOUT);
+	cr_expect(now_ms() - start >= 200 && now_ms() - start < 10000);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+struct dribble {
+	const uint8_t *bytes;
+	size_t length;
+	int fd;
+};
+
+static void *dribble_thread(void *data)
+{
+	const struct dribble *dribble = data;
+	for (size_t i = 0; i < dribble->length; i++) {
+		usleep(5000);
+		cr_assert(write(dribble->fd, dribble->bytes + i, 1) == 1);
+	}
+	return NULL;
 }
 
 /* ---- streams that lie -------------------------------------------------------------------------------------------------------- */
@@ -159,11 +267,16 @@ static void add(struct stream *stream, enum copy_kind kind, unsigned mode, const
 					    .path_bytes = le16_make((uint16_t)strlen(path)),
 					    .link_bytes = le16_make((uint16_t)strlen(link)),
 					    .size_bytes = le64_make(strlen(contents)) };
+	const struct copy_part part = { .data_bytes = le64_make(strlen(contents)) };
 	const struct {
 		const void *bytes;
 		size_t length;
-	} parts[] = { { &header, sizeof(header) }, { path, strlen(path) }, { link, strlen(link) }, { contents, strlen(contents) } };
-	for (size_t i = 0; i < 4; i++) {
+	} parts[] = { { &header, sizeof(header) },
+		      { path, strlen(path) },
+		      { link, strlen(link) },
+		      { &part, *contents ? sizeof(part) : 0 },
+		      { contents, strlen(contents) } };
+	for (size_t i = 0; i < 5; i++) {
 		memcpy(stream->bytes + stream->length, parts[i].bytes, parts[i].length);
 		stream->length += parts[i].length;
 	}
@@ -175,6 +288,7 @@ static int receive(const struct stream *stream)
 	const struct copy_target target = { .destination = "t", .name = "", .contents = true, .bytes_max = 1 << 20 };
 	int ends[2];
 	cr_assert(pipe2(ends, O_CLOEXEC) == 0);
+	fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
 	cr_assert(write(ends[1], stream->bytes, stream->length) == (ssize_t)stream->length);
 	close(ends[1]);
 	const int result = copy_receive(ends[0], &target, &problem);
@@ -307,6 +421,108 @@ Test(copy, malformed_records)
 	cr_expect_eq(receive(&stream), -EFBIG);
 }
 
+/* A file "x" with these bytes behind its path. */
+static struct stream with_tail(uint32_t xattrs_bytes, uint64_t size_bytes, const void *tail, size_t length)
+{
+	const struct copy_header header = { .kind = le32_make(COPY_ENTRY),
+					    .mode = le32_make(FILE_MODE),
+					    .path_bytes = le16_make(1),
+					    .size_bytes = le64_make(size_bytes),
+					    .xattrs_bytes = le32_make(xattrs_bytes) };
+	struct stream stream = in_directory();
+	memcpy(stream.bytes + stream.length, &header, sizeof(header));
+	stream.bytes[stream.length + sizeof(header)] = 'x';
+	stream.length += sizeof(header) + 1;
+	memcpy(stream.bytes + stream.length, tail, length);
+	stream.length += length;
+	return stream;
+}
+
+Test(copy, malformed_parts)
+{
+	static const uint64_t parts[][2] = { { 0, 0 },          { 11, 0 },         { 0, 11 },         { 5, 6 },
+					     { UINT64_MAX, 1 }, { 1, UINT64_MAX }, { UINT64_MAX, 11 } };
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		const struct copy_part part = { le64_make(parts[i][0]), le64_make(parts[i][1]) };
+		const struct stream stream = with_tail(0, 10, &part, sizeof(part));
+		cr_expect_eq(receive(&stream), -EBADMSG, "%zu", i);
+	}
+	run("[ ! -e t/x ]");
+}
+
+Test(copy, malformed_extended_attributes)
+{
+	static const char *const bad[] = { "\1",
+					   "\0\0\0\0\0\0\0\0",
+					   "\7\0\0\0\0\0\0\0user.x",
+					   "\6\0\0\0\1\0\0\0user.x",
+					   "\6\0\0\0\377\377\377\377user.x",
+					   "\377\377\0\0\0\0\0\0user.x",
+					   "\6\0\0\0\0\0\0\0use\0.x" };
+	static const size_t lengths[] = { 1, 8, 14, 14, 14, 14, 14 };
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		const struct stream stream = with_tail((uint32_t)lengths[i], 0, bad[i], lengths[i]);
+		cr_expect_eq(receive(&stream), -EBADMSG, "%zu", i);
+	}
+	/* Names that are not the guest's to set. */
+	static const char trusted[] = "\11\0\0\0\0\0\0\0trusted.x\23\0\0\0\0\0\0\0security.capability";
+	struct stream stream = with_tail(sizeof(trusted) - 1, 0, trusted, sizeof(trusted) - 1);
+	add(&stream, COPY_END, 0, "", "", "");
+	cr_expect_eq(receive(&stream), 0);
+	cr_expect_eq(listxattr("t/x", NULL, 0), 0);
+	/* Where there are none. */
+	stream = in_directory();
+	const struct copy_header link = { .kind = le32_make(COPY_ENTRY),
+					  .mode = le32_make(S_IFLNK | 0777),
+					  .xattrs_bytes = le32_make(1) };
+	memcpy(stream.bytes + stream.length, &link, sizeof(link));
+	stream.length += sizeof(link) + 1;
+	cr_expect_eq(receive(&stream), -EBADMSG);
+	stream = with_tail(COPY_XATTRS_MAX + 1, 0, "", 0);
+	cr_expect_eq(receive(&stream), -EBADMSG);
+}
+
+Test(copy, there_is_no_endless_stream_of_empty_files)
+{
+	static struct stream stream;
+	const struct copy_target target = { .destination = "t", .name = "", .contents = true, .bytes_max = 300 * COPY_RECORD_COST };
+	int ends[2];
+	char name[16];
+	stream = in_directory();
+	for (unsigned i = 0; i < 400; i++) {
+		snprintf(name, sizeof(name), "%u", i);
+		add(&stream, COPY_ENTRY, FILE_MODE, name, "", "");
+	}
+	cr_assert(pipe2(ends, O_CLOEXEC) == 0);
+	fcntl(ends[1], F_SETPIPE_SZ, 1 << 20);
+	cr_assert(write(ends[1], stream.bytes, stream.length) == (ssize_t)stream.length);
+	cr_expect_eq(copy_receive(ends[0], &target, &problem), -EFBIG);
+	close(ends[0]);
+	close(ends[1]);
+}
+
+Test(copy, a_slow_sender_is_not_silent)
+{
+	const struct copy_target target = {
+		.destination = "t", .name = "", .contents = true, .bytes_max = 1 << 20, .stall_ms = 1000
+	};
+	struct stream stream = in_directory();
+	pthread_t thread;
+	int ends[2];
+	add(&stream, COPY_ENTRY, FILE_MODE, "file", "", "contents that come byte by byte, for longer than a sender may be silent");
+	add(&stream, COPY_LEAVE, DIRECTORY, "", "", "");
+	add(&stream, COPY_END, 0, "", "", "");
+	cr_assert(pipe2(ends, O_CLOEXEC) == 0 && fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0);
+	struct dribble dribble = { stream.bytes, stream.length, ends[1] };
+	const int64_t start = now_ms();
+	pthread_create(&thread, NULL, dribble_thread, &dribble);
+	cr_expect_eq(copy_receive(ends[0], &target, &problem), 0);
+	cr_expect(now_ms() - start > 1000);
+	pthread_join(thread, NULL);
+	close(ends[0]);
+	close(ends[1]);
+}
+
 Test(copy, every_early_end_is_noticed)
 {
 	struct stream whole = in_directory();
@@ -318,7 +534,7 @@ Test(copy, every_early_end_is_noticed)
 		cr_expect_eq(receive(&part), -ENODATA, "%zu", part.length);
 	cr_expect_eq(receive(&whole), 0);
 	/* Half a file is none. */
-	part.length = sizeof(struct copy_header) + sizeof(struct copy_header) + 4 + 3;
+	part.length = 2 * sizeof(struct copy_header) + 4 + sizeof(struct copy_part) + 3;
 	cr_expect_eq(receive(&part), -ENODATA);
 	run("[ ! -e t/file ]");
 }

@@ -19,6 +19,7 @@
 #include "vmm/options.h"
 #include "vmm/remote_client.h"
 
+#define STALL_S 60 /* a machine that moves nothing for so long is given up */
 #define BYTES_MAX_DEFAULT ((uint64_t)64 << 30)
 
 struct cp {
@@ -147,6 +148,9 @@ static int start(struct cp *cp, struct error *err)
 		result = send_request(cp, fds, err);
 	cp->data_fd = data[cp->out ? 0 : 1];
 	cp->stderr_fd = errors[0];
+	/* What does not block is given up in time. */
+	if (result == 0 && fcntl(cp->data_fd, F_SETFL, O_NONBLOCK) < 0)
+		result = error_set(err, -errno, "pipe: %s", strerror(errno));
 	const int given[] = { null, data[cp->out ? 1 : 0], errors[1] };
 	for (unsigned i = 0; i < 3; i++)
 		if (given[i] >= 0)
@@ -195,6 +199,9 @@ static int explain(const struct cp *cp, int code, const struct copy_problem *pro
 	const char *slash = *path ? "/" : "";
 	if (code == -ENODATA)
 		return error_set(err, code, "%s:%s: the guest sent less than it announced", cp->machine, cp->guest_path);
+	if (code == -ETIMEDOUT)
+		return error_set(err, code, "machine '%s' moved nothing for %u s; it hangs, or the copying in it does", cp->machine,
+				 STALL_S);
 	if (code == -EBADMSG)
 		return error_set(err, code, "%s:%s: the guest sends '%s', which has no place in a copy", cp->machine,
 				 cp->guest_path, path);
@@ -216,16 +223,18 @@ static int copy(struct cp *cp, struct error *err)
 					    .contents = !*cp->name,
 					    .owners = root,
 					    .special = root && cp->archive,
-					    .bytes_max = cp->bytes_max };
+					    .bytes_max = cp->bytes_max,
+					    .stall_ms = STALL_S * 1000 };
 	struct registry_entry entry;
 	cp->fd = remote_open(cp->machine, &entry, err);
 	if (cp->fd < 0)
 		return cp->fd;
 	registry_entry_close(&entry);
+	remote_set_timeout(cp->fd, STALL_S);
 	int result = start(cp, err);
 	if (result < 0)
 		return result;
-	const int code = cp->out ? copy_receive(cp->data_fd, &target, &problem) : copy_send(cp->data_fd, cp->host_path, &problem);
+	const int code = cp->out ? copy_receive(cp->data_fd, &target, &problem) : copy_send(cp->data_fd, cp->host_path, STALL_S * 1000, &problem);
 	close(cp->data_fd);
 	cp->data_fd = -1;
 	/* An end that hears nothing more has said why; ours knows better in all other cases, and the guest's need not be waited for. */
