@@ -214,4 +214,7 @@ int inflated_open_known(const struct cache *cache, const uint8_t digest[DIGEST_B
 /* The same for a file whose digest is remembered. */
 int inflated_open_recalled(const struct cache *cache, const struct file_range *from, uint64_t *size_bytes);
 
+/* Reads all of an entry that was opened. Returns whether it is damaged; then the next one who opens it makes it anew. */
+bool inflated_is_damaged(const struct cache *cache, const uint8_t digest[DIGEST_BYTES]);
+
 #endif

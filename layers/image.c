@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "layers/codec_internal.h"
+#include "layers/inflated_file_internal.h"
 #include "layers/progress_internal.h"
 #include "layers/tar_internal.h"
 
@@ -39,6 +40,8 @@ void image_close(struct image *image)
 		free(names[i].name);
 		free(names[i].link);
 	}
+	chunk_check_destroy(image->check);
+	image->check = NULL;
 	array_free(&image->parts);
 	array_free(&image->names);
 	image_config_free(&image->config);
@@ -124,12 +127,15 @@ static bool may_be_layout(const struct image *image)
 	return image_has(image, "index.json") && (image_has(image, "oci-layout") || image_has(image, "blobs/sha256"));
 }
 
-static void use_inflated(struct image *image, int fd, uint64_t size_bytes)
+/* Returns 1, or -errno with a line. */
+static int use_inflated(struct image *image, int fd, uint64_t size_bytes, struct error *err)
 {
 	close(image->fd);
 	image->fd = fd;
 	image->archive_bytes = size_bytes;
 	image->in_cache = true;
+	const int ret = chunk_check_create(fd, &image->check);
+	return ret ? error_set(err, ret, "its copy in the cache cannot be read: start again, and it is made anew") : 1;
 }
 
 /* Returns 1, 0 when it is none, or -errno. */
@@ -143,10 +149,8 @@ static int inflate_archive(struct image *image, const struct codec *codec, struc
 	uint64_t size_bytes;
 	int fd = inflated_open_recalled(cache, &range, &size_bytes);
 	if (fd >= 0) {
-		if (file_may_be_archive(fd)) {
-			use_inflated(image, fd, size_bytes);
-			return 1;
-		}
+		if (file_may_be_archive(fd))
+			return use_inflated(image, fd, size_bytes, err);
 		close(fd);
 		return 0;
 	}
@@ -159,9 +163,7 @@ static int inflate_archive(struct image *image, const struct codec *codec, struc
 	const struct inflate_limits limits = inflate_limits_begin(spec, &progress, range.length);
 	ret = inflated_open(cache, &range, codec, &nothing, &limits, &fd, &size_bytes, digest, err);
 	progress_end(limits.progress);
-	if (!ret)
-		use_inflated(image, fd, size_bytes);
-	return ret ? ret : 1;
+	return ret ? ret : use_inflated(image, fd, size_bytes, err);
 }
 
 /* Whether it looks like an image. Returns 1, 0 or -errno. */

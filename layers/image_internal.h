@@ -23,6 +23,8 @@
 #define IMAGE_NAMES_MAX 20000u /* files in an archive */
 #define IMAGE_LAYERS_MAX 1000u
 
+struct chunk_check;
+
 struct image_part {
 	char *name;            /* owned: in the layout or archive */
 	int fd;                /* owned: of a layer, until it is given away; else -1 */
@@ -45,6 +47,7 @@ struct image {
 	struct stat st;        /* of what was given */
 	bool is_archive;
 	bool in_cache;         /* it was compressed */
+	struct chunk_check *check; /* owned: of what it was inflated to; NULL: it was not */
 	uint64_t archive_bytes;
 	bool is_known;         /* it came from the cache */
 	struct array names;    /* struct image_name; archives that are not known */

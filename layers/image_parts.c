@@ -5,7 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/iov.h"
 #include "layers/image_internal.h"
+#include "layers/inflated_file_internal.h"
 #include "layers/tar_internal.h"
 
 #define LINKS_MAX 8
@@ -68,6 +70,7 @@ int image_list_archive(struct image *image, struct error *err)
 	struct tar_entry entry;
 	int ret;
 	tar_open(&reader, image->fd, NULL, image->archive_bytes);
+	reader.window.check = image->check;
 	while ((ret = tar_next(&reader, &entry, err)) > 0) {
 		ret = list_entry(image, &entry, err);
 		if (ret)
@@ -137,21 +140,21 @@ int image_add_part(struct image *image, const char *name, struct image_part **ou
 	return 0;
 }
 
-static int read_part(const struct image_part *part, const uint8_t *digest, char *text, struct error *err)
+static int read_part(const struct image *image, const struct image_part *part, const uint8_t *digest, char *text, struct error *err)
 {
-	for (size_t done = 0; done < part->length;) {
-		const ssize_t n = pread(part->fd, text + done, part->length - done, (off_t)(part->offset + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return error_set(err, n ? -errno : -EIO, "%s cannot be read", part->name);
-		done += (size_t)n;
-	}
+	const struct iovec iov = { text, part->length };
+	int ret = image->check ? chunk_check_range(image->check, part->fd, part->offset, part->length) : 0;
+	if (ret == -EBADMSG)
+		return error_set(err, ret, "%s: its copy in the cache is damaged: start again, and it is made anew", part->name);
+	if (!ret)
+		ret = iov_pread_full(part->fd, &iov, 1, part->offset);
+	if (ret)
+		return error_set(err, ret, "%s cannot be read: %s", part->name, strerror(-ret));
 	if (!digest)
 		return 0;
 	const struct file_range range = { part->fd, &part->st, part->offset, part->length, false };
 	uint8_t found[DIGEST_BYTES];
-	int ret = digest_compute(&range, found, err);
+	ret = digest_compute(&range, found, err);
 	if (!ret)
 		ret = digest_compare(digest, found, "digest", err);
 	return ret ? error_prefix(err, ret, "%s", part->name) : 0;
@@ -168,7 +171,7 @@ int image_read_json(struct image *image, const char *name, const uint8_t *digest
 	char *buffer = malloc(part->length + 1);
 	if (!buffer)
 		return error_set(err, -ENOMEM, "out of memory");
-	ret = read_part(part, digest, buffer, err);
+	ret = read_part(image, part, digest, buffer, err);
 	if (ret) {
 		free(buffer);
 		return ret;

@@ -65,6 +65,17 @@ int inflated_open_recalled(const struct cache *cache, const struct file_range *f
 	return inflated_open_known(cache, digest, size_bytes);
 }
 
+bool inflated_is_damaged(const struct cache *cache, const uint8_t digest[DIGEST_BYTES])
+{
+	struct foot foot;
+	const int fd = open_entry(cache, digest, &foot);
+	if (fd < 0)
+		return true;
+	const bool damaged = inflated_file_verify(fd, &foot) == -EBADMSG;
+	close(fd);
+	return damaged;
+}
+
 /*
  * Opens the entry and reads its foot; one of an earlier boot is verified and from then on trusted. The entry's lock is held.
  * Returns the descriptor or -errno.

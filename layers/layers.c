@@ -85,15 +85,25 @@ static int build_and_save(struct cache *cache, const struct layers_spec *spec, s
 	return ret;
 }
 
+static int load_once(const struct layers_spec *spec, struct cache *cache, struct stack *stack, struct tree **tree, struct error *err)
+{
+	int ret = stack_open(stack, spec, cache, err);
+	if (!ret && (cache->fd < 0 || index_load(cache, stack->layers, stack->layer_count, spec->files, spec->file_count, tree)))
+		ret = build_and_save(cache, spec, stack, tree, err);
+	return ret;
+}
+
 int layers_load_spec(const struct layers_spec *spec, struct tree **tree, struct image_config *config, struct error *err)
 {
 	struct cache cache = { .fd = -1 };
 	struct stack stack;
 	/* Without a cache it is only slower; who cannot do without (a compressed layer) will say so. */
 	cache_open(&cache, spec->cache_dir, NULL);
-	int ret = stack_open(&stack, spec, &cache, err);
-	if (!ret && (cache.fd < 0 || index_load(&cache, stack.layers, stack.layer_count, spec->files, spec->file_count, tree)))
-		ret = build_and_save(&cache, spec, &stack, tree, err);
+	int ret = load_once(spec, &cache, &stack, tree, err);
+	if (ret && cache.fd >= 0 && stack_find_damage(&stack, &cache, ret)) {
+		stack_close(&stack);
+		ret = load_once(spec, &cache, &stack, tree, err);
+	}
 	if (!ret) {
 		stack_remember(&stack, &cache);
 		if (config)

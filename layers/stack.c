@@ -99,6 +99,36 @@ void stack_close(struct stack *stack)
 	*stack = (struct stack){ 0 };
 }
 
+static bool is_damaged(const struct cache *cache, const uint8_t digest[DIGEST_BYTES], const char *name)
+{
+	char quoted[512];
+	if (!inflated_is_damaged(cache, digest))
+		return false;
+	message("layer %s: its copy in the cache was damaged, and is made anew", error_quote(quoted, sizeof(quoted), name, strlen(name)));
+	return true;
+}
+
+/*
+ * Headers and JSON are checked when they are read, and blobs have digests: that is -EBADMSG. A compressed blob in an archive may be found
+ * corrupt first.
+ */
+bool stack_find_damage(const struct stack *stack, const struct cache *cache, int code)
+{
+	bool found = false;
+	for (size_t i = 0; i < stack->layer_count && code == -EBADMSG; i++) {
+		if (stack->layers[i].inflated)
+			found |= is_damaged(cache, stack->layers[i].digest, stack->layers[i].name);
+	}
+	for (size_t i = 0; i < stack->image_count && (code == -EBADMSG || code == -EINVAL || code == -ENODATA); i++) {
+		const struct image *image = &stack->images[i];
+		const struct file_range whole = { .fd = -1, .st = &image->st, .length = (uint64_t)image->st.st_size };
+		uint8_t digest[DIGEST_BYTES];
+		if (image->in_cache && range_digest_recall(cache, &whole, digest))
+			found |= is_damaged(cache, digest, image->path);
+	}
+	return found;
+}
+
 void stack_remember(const struct stack *stack, const struct cache *cache)
 {
 	for (size_t i = 0; i < stack->image_count && cache->fd >= 0; i++) {

@@ -3,8 +3,15 @@
 kept=$work/kept.disk
 vm --rw-disk "$kept" -- sh -c 'echo one >/etc/kept; rm /etc/motd; dd if=/dev/urandom of=/noise bs=64k count=40 2>/dev/null; md5sum /noise'
 first=$(cat "$work/out")
-vm --rw-disk "$kept" -- sh -c 'md5sum /noise; cat /etc/kept; ls /etc/motd; dmesg | grep -ciE "ext4.*(error|corrupt)"'
+# The last block of the agent's slot, which is behind the agent.
+slot_end=$("$trvmm" disk inspect --rw-disk "$kept" --json /.trvmm/agent | python3 -c '
+import json, sys
+extent = json.load(sys.stdin)["extents"][0]
+print(extent["block"] + extent["count"] - 1)')
+vm --rw-disk "$kept" -- sh -c 'md5sum /noise; cat /etc/kept; ls /etc/motd; dmesg | grep -ciE "ext4.*(error|corrupt)"
+	dd if=/dev/zero of=/dev/vda bs=4k seek='"$slot_end"' count=1 conv=notrunc,fsync 2>/dev/null'
 check "a second run finds what the first one wrote" [ "$(cat "$work/out")" = "$first"$'\none\n0' ]
+check "... and says nothing" sh -c "! grep 'kept disk' '$work/err'"
 check "... and the file takes little room" [ "$(du -k "$kept" | cut -f1)" -lt 20000 ]
 "$trvmm" disk export --rw-disk "$kept" -o "$work/disk.img"
 check "the end of a command leaves it clean" [ "$(e2fsck -fn "$work/disk.img" 2>&1 | grep -ciE 'clean|fix|error|recover') $(
@@ -19,7 +26,7 @@ check "another size is refused" grep -q "was made for a disk of .* bytes" "$work
 # Killed in the middle of writing: what it leaves is exported, checked and mended by e2fsck, and runs again.
 timeout 100 "$trvmm" --rw-disk "$kept" -- sh -c \
 	'echo synced >/synced; sync; echo ready; while :; do cp -r /bin /copy; echo more >>/grows; sync /grows; rm -r /copy; done' \
-	>"$work/out" 2>"$work/err" </dev/null &
+	>"$work/out" 2>"$work/killed.err" </dev/null &
 for _ in $(seq 300); do
 	grep -q ready "$work/out" && break
 	sleep 0.1
@@ -29,11 +36,18 @@ check "a disk in use is refused" grep -q "in use by another trvmm" "$work/err"
 sleep 2
 kill -KILL "$(pgrep -P $!)"
 { wait; } 2>/dev/null
+check "a guest that has written over the agent's blocks is told of" \
+	grep -q "kept disk '$kept': a guest has written over /.trvmm/agent" "$work/killed.err"
 exits "a kept disk is exported after kill -9" 0 disk export --rw-disk "$kept" -o "$work/disk.img"
 e2fsck -fy "$work/disk.img" >"$work/out" 2>&1
 check "e2fsck mends it or finds it clean" [ $? -le 1 ]
 check "... and is content then" sh -c "e2fsck -fn '$work/disk.img' >/dev/null 2>&1"
 check "what was synced is there" [ "$(debugfs -R 'cat /synced' "$work/disk.img" 2>/dev/null)" = synced ]
+exits "a kept disk's changes are a layer after kill -9" 0 disk diff --rw-disk "$kept" -o "$work/layer.tar"
+debugfs -R 'cat /grows' "$work/disk.img" 2>/dev/null >"$work/grows"
+debugfs -R 'ls -p /copy' "$work/disk.img" 2>/dev/null | cut -d/ -f6 | grep -v '^\.*$' | sort >"$work/copy"
+check "... with what e2fsck finds, too" [ "$(tar -xOf "$work/layer.tar" synced) $(tar -xOf "$work/layer.tar" grows | md5sum) $(
+	tar -tf "$work/layer.tar" | sed -n 's|^copy/\(.\)|\1|p' | sort | md5sum)" = "synced $(md5sum <"$work/grows") $(md5sum <"$work/copy")" ]
 rm -f "$work/disk.img"
 vm --rw-disk "$kept" -- sh -c 'cat /etc/kept /synced'
 check "... and runs again" [ "$(tr '\n' ' ' <"$work/out")" = "one synced " ]

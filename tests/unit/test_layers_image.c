@@ -545,6 +545,28 @@ Test(image, compressed_docker_save)
 	load_refused(in_root("saved.z"), -ENODATA, "saved.z: the gzip data is truncated");
 }
 
+/* Whichever byte of the inflated archive is lost: header, manifest, configuration, layer. The first start that reads it makes it anew. */
+Test(image, damage_of_an_inflated_archive_is_healed_at_once)
+{
+	char entry[256];
+	struct image_config config;
+	put_saved(false);
+	run("gzip -c %s/saved.tar >%s/saved.z", root, root);
+	settle();
+	load_config(in_root("saved.z"), &config, "saved");
+	image_config_free(&config);
+	struct stat st;
+	cr_assert_eq(stat(in_root("saved.tar"), &st), 0);
+	for (off_t at = 0; at < st.st_size; at += at < 4096 ? 100 : 300) {
+		cr_assert_eq(count_files("layers", entry, sizeof(entry)), 1);
+		run("rm -rf %s/trees %s/images", cache, cache);
+		damage(entry, at);
+		load_config(in_root("saved.z"), &config, "saved");
+		cr_assert_str_eq(config.env[0], "A=s", "damage at %lld", (long long)at);
+		image_config_free(&config);
+	}
+}
+
 Test(image, compressed_archive_of_a_layout)
 {
 	put_two_layers();
