@@ -72,3 +72,66 @@ uint64_t ext4_plan_inode_block(const struct ext4_plan *plan, uint32_t number, ui
 	*byte = (number - 1) % EXT4_INODES_PER_BLOCK * EXT4_INODE_BYTES;
 	return (uint64_t)plan->layout.inode_tables + (number - 1) / EXT4_INODES_PER_BLOCK;
 }
+
+bool ext4_plan_is_indexed(const struct ext4_plan *plan, uint32_t tree_inode)
+{
+	return dir_is_indexed(plan, tree_inode);
+}
+
+/* The same order as in reading: an inode's own blocks by its type, and its attribute block last. */
+static struct ext4_block_place place_object(const struct ext4_plan *plan, uint32_t index)
+{
+	const uint32_t object = plan_find_object(plan, index);
+	const uint32_t inode = plan->objects[object].inode;
+	struct ext4_block_place place = { .tree_inode = TREE_NONE, .index = index - plan->objects[object].block };
+	if (is_value_inode(plan, inode))
+		place.kind = EXT4_BLOCK_XATTR_VALUE;
+	else if (inode == lost_found_inode(plan))
+		place.kind = EXT4_BLOCK_DIRECTORY;
+	else
+		place.tree_inode = inode;
+	if (place.tree_inode == TREE_NONE)
+		return place;
+	const uint32_t mode = plan->tree->inodes[inode].mode;
+	if (place.index >= plan_own_blocks(plan, object))
+		place.kind = EXT4_BLOCK_XATTRS;
+	else
+		place.kind = S_ISDIR(mode) ? EXT4_BLOCK_DIRECTORY : S_ISLNK(mode) ? EXT4_BLOCK_SYMLINK : EXT4_BLOCK_EXTENTS;
+	return place;
+}
+
+static struct ext4_block_place place_contents(const struct ext4_plan *plan, uint32_t index)
+{
+	const struct plan_run *run = &plan->runs[plan_find_run(plan, index)];
+	return (struct ext4_block_place){ EXT4_BLOCK_CONTENTS, run->inode, (uint64_t)run->logical + (index - run->block) };
+}
+
+static struct ext4_block_place place_journal(const struct ext4_plan *plan, uint32_t index)
+{
+	const uint32_t tree = journal_tree_blocks(plan->journal_blocks);
+	return index < tree ? (struct ext4_block_place){ EXT4_BLOCK_JOURNAL_EXTENTS, TREE_NONE, index }
+			    : (struct ext4_block_place){ EXT4_BLOCK_JOURNAL, TREE_NONE, index - tree };
+}
+
+struct ext4_block_place ext4_plan_block(const struct ext4_plan *plan, uint64_t block)
+{
+	const struct plan_layout *l = &plan->layout;
+	const uint32_t number = (uint32_t)block;
+	if (number >= l->free)
+		return (struct ext4_block_place){ EXT4_BLOCK_FREE, TREE_NONE, number - l->free };
+	if (number >= l->contents)
+		return place_contents(plan, number - l->contents);
+	if (number >= l->journal)
+		return place_journal(plan, number - l->journal);
+	if (number >= l->objects)
+		return place_object(plan, number - l->objects);
+	if (number >= l->inode_tables)
+		return (struct ext4_block_place){ EXT4_BLOCK_INODE_TABLE, TREE_NONE, number - l->inode_tables };
+	if (number >= l->inode_bitmaps)
+		return (struct ext4_block_place){ EXT4_BLOCK_INODE_BITMAP, TREE_NONE, number - l->inode_bitmaps };
+	if (number >= l->block_bitmaps)
+		return (struct ext4_block_place){ EXT4_BLOCK_BLOCK_BITMAP, TREE_NONE, number - l->block_bitmaps };
+	if (number >= l->descriptors)
+		return (struct ext4_block_place){ EXT4_BLOCK_DESCRIPTORS, TREE_NONE, number - l->descriptors };
+	return (struct ext4_block_place){ EXT4_BLOCK_SUPER, TREE_NONE, 0 };
+}

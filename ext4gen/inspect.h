@@ -32,6 +32,36 @@ uint32_t ext4_plan_runs_of(const struct ext4_plan *plan, uint32_t tree_inode, ui
 /* The inode's own metadata (directory, extent tree, long target, attributes): the number of its blocks, and the first one. */
 uint64_t ext4_plan_metadata_of(const struct ext4_plan *plan, uint32_t tree_inode, uint64_t *first);
 
+/* What a block is, as the layers have it; a guest may have made something else of it. */
+enum ext4_block_kind {
+	EXT4_BLOCK_SUPER,
+	EXT4_BLOCK_DESCRIPTORS,
+	EXT4_BLOCK_BLOCK_BITMAP,
+	EXT4_BLOCK_INODE_BITMAP,
+	EXT4_BLOCK_INODE_TABLE,
+	EXT4_BLOCK_DIRECTORY,
+	EXT4_BLOCK_EXTENTS,
+	EXT4_BLOCK_SYMLINK,
+	EXT4_BLOCK_XATTRS,
+	EXT4_BLOCK_XATTR_VALUE,
+	EXT4_BLOCK_JOURNAL_EXTENTS,
+	EXT4_BLOCK_JOURNAL,
+	EXT4_BLOCK_CONTENTS,
+	EXT4_BLOCK_FREE,
+};
+
+struct ext4_block_place {
+	enum ext4_block_kind kind;
+	uint32_t tree_inode; /* whose it is; TREE_NONE: nobody's in the tree */
+	uint64_t index; /* number of the block in what it belongs to: region, bitmaps (the group), directory, file, ... */
+};
+
+/* `block` lies on the disk. */
+struct ext4_block_place ext4_plan_block(const struct ext4_plan *plan, uint64_t block);
+
+/* Whether the inode of the tree is a directory with a hash index. */
+bool ext4_plan_is_indexed(const struct ext4_plan *plan, uint32_t tree_inode);
+
 /* The block of the inode table that holds inode number `number` (from 1 on), and the byte in it. */
 uint64_t ext4_plan_inode_block(const struct ext4_plan *plan, uint32_t number, uint32_t *byte);
 

@@ -94,6 +94,30 @@ P
 check "the listing has no byte that a terminal obeys" [ "$(tr -d '\n\040-\176' <"$work/out" | wc -c) $(grep -c '/a"b<c>&.x5c' "$work/out")" = "0 1" ]
 "$trvmm" disk inspect --layers "$work/names.tar" --svg "$work/map.svg"
 check "the map is XML" python3 -c 'import sys, xml.dom.minidom as x; x.parse(sys.argv[1])' "$work/map.svg"
+check "inspect --block shows blocks as debugfs does" python3 - "$work" <<'P'
+import json, subprocess, sys
+work = sys.argv[1]
+def inspect(*arguments):
+    return json.loads(subprocess.run(["build/trvmm", "disk", "inspect", "--layers", work + "/names.tar", "--json", *map(str, arguments)],
+                                     capture_output=True, check=True).stdout)
+def debugfs(command):
+    return subprocess.run(["debugfs", "-R", command, work + "/disk.img"], capture_output=True, text=True).stdout
+disk = inspect()
+regions = {r["name"]: r for r in disk["regions"]}
+assert inspect("--block", 0)["parts"][0]["fields"]["s_free_blocks_count_lo"] == disk["free_blocks"]
+plain = inspect("/plain")
+parts = {p["inode"]: p["fields"] for p in inspect("--block", plain["inode_block"])["parts"] if "inode" in p}
+assert parts[plain["inode"]]["i_size_lo"] == 5 and parts[plain["inode"]]["i_links_count"] == plain["links"]
+root = inspect("/")["metadata"]["block"]
+names = {n["name"]: n["inode"] for n in inspect("--block", root)["parts"][0]["fields"]["entries"]}
+assert names["plain"] == plain["inode"] and names["."] == 2, names
+contents = inspect("--block", plain["extents"][0]["block"])
+assert contents["kind"] == "file contents" and contents["path"] == "/plain"
+assert bytes.fromhex(contents["parts"][0]["hex"]) == b"text\n" + bytes(4091)
+used = inspect("--block", regions["block bitmaps"]["block"])["parts"]
+assert debugfs("testb %d" % used[0]["last"]).count("marked in use") == 1, used
+P
+refuses "to inspect a block that is not there" "the disk has blocks 0 to" disk inspect --layers "$work/names.tar" --block 99999999
 refuses "to inspect what is not there" "no '/nothing'" disk inspect --layers "$work/names.tar" /nothing
 rm -f "$work/disk.img"
 

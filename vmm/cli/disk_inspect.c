@@ -14,13 +14,14 @@
 typedef unsigned long long ull;
 
 struct inspect_options {
-	const char *svg;
+	const char *svg, *block;
 	bool json, help;
 };
 
 static const struct option_row rows[] = {
 	{ OPTION_OWN, "json", NULL, "as JSON" },
 	{ OPTION_OWN + 1, "svg", "FILE", "draw the map of the disk, instead of the listing" },
+	{ OPTION_OWN + 2, "block", "N", "what lies in block N, instead of the listing" },
 	DISK_HELP_ROW,
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -32,6 +33,8 @@ static int take_option(void *data, int id, const char *argument, struct error *e
 		own->json = true;
 	else if (id == 'h')
 		own->help = true;
+	else if (id == OPTION_OWN + 2)
+		own->block = argument;
 	else if (!*argument)
 		return error_set(err, -EINVAL, "--svg '': give a file");
 	else
@@ -193,6 +196,8 @@ static int inspect(const struct options *options, const struct inspect_options *
 		rc = view_init(&view, &root, err);
 	if (rc == 0 && own->svg)
 		rc = draw_map(&view, own->svg, err);
+	else if (rc == 0 && own->block)
+		rc = block_print(&view, own->block, stdout, own->json, err);
 	else if (rc == 0 && options->command[0])
 		rc = path_print(&view, options->command[0], stdout, own->json, err);
 	else if (rc == 0)
@@ -208,13 +213,13 @@ int disk_inspect(int argc, char **argv)
 {
 	struct error err = { "" };
 	struct options options;
-	struct inspect_options own = { NULL, false, false };
+	struct inspect_options own = { .svg = NULL };
 
 	int rc = options_parse_disk(argc, argv, rows, ROWS, take_option, &own, &options, &err);
 	if (rc == 0 && own.help)
 		disk_print_help("trvmm disk inspect [OPTIONS] [PATH]", rows, ROWS);
-	else if (rc == 0 && options.command[0] && (options.command[1] || own.svg))
-		rc = error_set(&err, -EINVAL, "disk inspect takes one PATH, or --svg; see trvmm disk inspect --help");
+	else if (rc == 0 && (options.command[0] ? !!options.command[1] + 1 : 0) + !!own.svg + !!own.block > 1)
+		rc = error_set(&err, -EINVAL, "disk inspect takes one PATH, or --svg, or --block; see trvmm disk inspect --help");
 	else if (rc == 0)
 		rc = inspect(&options, &own, &err);
 	if (rc < 0)

@@ -35,6 +35,9 @@ int tree_print(const struct view *view, FILE *out, bool json, struct error *err)
 /* Where one path lies. -ENOENT when there is none. */
 int path_print(const struct view *view, const char *path, FILE *out, bool json, struct error *err);
 
+/* disk_block.c: what a block is, and what is in it as a guest would read it. -EINVAL when it is not on the disk. */
+int block_print(const struct view *view, const char *number, FILE *out, bool json, struct error *err);
+
 /* disk_map.c: the map as SVG. */
 int map_print(const struct view *view, FILE *out, struct error *err);
 
