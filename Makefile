@@ -25,28 +25,31 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci sko
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c cache_list.c diff.c diff_compare.c digest.c \
-	directory.c feed.c finish.c growth.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c image_resolve.c \
-	index.c index_check.c inflate.c inflated.c inflated_file.c layer_file.c layers.c merge.c merging.c path.c progress.c resolve.c \
-	ring.c sink.c source.c stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tar_writer.c tar_writer_pax.c tree.c trim.c unpack.c \
-	window.c xz.c zstd.c)
+	directory.c feed.c finish.c growth.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c \
+	image_resolve.c index.c index_check.c inflate.c inflated.c inflated_file.c layer_file.c layers.c merge.c merging.c path.c \
+	progress.c resolve.c ring.c sink.c source.c stack.c tar.c tar_fields.c tar_header.c tar_pax.c tar_sparse.c tar_writer.c \
+	tar_writer_pax.c tree.c trim.c unpack.c window.c xz.c zstd.c)
 EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c ext4_dump.c \
 	extent.c group.c htree.c inode.c inspect.c journal.c kept.c layout.c plan.c read.c xattr.c xattr_value.c)
 EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c inode.c journal.c super.c tree.c xattr.c)
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
-VSOCK_SRCS := $(addprefix devices/virtio-vsock/, virtio_vsock.c service.c packet.c connection.c credit.c backlog.c stream.c \
-	seqpacket.c host_end.c unix.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c \
-	host.c ioapic.c irq_line.c kernel_image.c machine.c mptable.c options.c options_lists.c options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c \
-	registry.c registry_claim.c registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c \
-	remote_client.c remote_exec.c remote_frame.c remote_request.c remote_server.c root_disk.c run.c run_end.c \
-	run_events.c run_named.c run_ports.c session.c session_control.c session_request.c session_stream.c stdio.c terminal.c \
-	timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
-CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_block.c disk_diff.c disk_export.c disk_inspect.c disk_map.c disk_output.c \
-	disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
+FS_SRCS := $(addprefix devices/virtio-fs/, fs_attr.c fs_dir.c fs_entry.c fs_file.c fs_ids.c fs_init.c fs_io.c fs_kept.c fs_make.c \
+	fs_node.c fs_node_fd.c fs_open.c fs_request.c fs_server.c fs_xattr.c)
+VSOCK_SRCS := $(addprefix devices/virtio-vsock/, backlog.c connection.c credit.c host_end.c packet.c seqpacket.c service.c \
+	stream.c unix.c virtio_vsock.c)
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c host.c \
+	ioapic.c irq_line.c kernel_image.c machine.c mptable.c options.c options_lists.c options_table.c options_take.c options_walk.c \
+	output_log.c output_log_reader.c port_rule.c ports.c reaper.c registry.c registry_claim.c registry_control.c registry_name.c \
+	registry_remove.c registry_root.c registry_state.c remote_client.c remote_exec.c remote_frame.c remote_request.c remote_server.c \
+	root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c session.c session_control.c session_request.c session_stream.c \
+	stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
+CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_block.c disk_diff.c disk_export.c disk_inspect.c disk_map.c \
+	disk_output.c disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, pipe.c receive.c send.c xattr.c)
-LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) $(VMM_SRCS) $(CLI_SRCS)
-AGENT_COMMON_SRCS := $(addprefix guest/agent/, main.c command.c init.c pids.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
+LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) \
+	$(VMM_SRCS) $(CLI_SRCS) $(FS_SRCS)
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, command.c init.c main.c pids.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
 AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.

@@ -9,7 +9,16 @@
  * - Only regular files and directories are ever opened for more than O_PATH; devices, fifos and sockets of the share are never opened.
  * - The descriptors and the memory that a client can make it hold are bounded.
  *
- * Threads: fs_server_handle() is called by several threads at once, on different requests; the rest by one thread, with no request under way.
+ * Threads: fs_server_handle() is called by several threads at once, on different requests, each of which called fs_server_enter_thread() at
+ * its start; the rest is called by one thread, with no request under way.
+ *
+ * Confinement: after fs_server_create() no path of the host is resolved but those beneath the directory and /proc/self/fd, by descriptors
+ * that are open by then; an empty root and Landlock (all rights beneath the directory, REFER and TRUNCATE among them) do not disturb it. It has
+ * to stay the process that it was created in. As root it acts with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETUID and
+ * CAP_SETGID, all of which have to be there at creation for it to keep true ids. It uses these system calls beside those of any program:
+ * openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync, syncfs, ftruncate, fchmod, fchmodat, fchown,
+ * fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr, fsetxattr, flistxattr,
+ * fremovexattr, setfsuid, setfsgid, capset, dup, lseek.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
 #define TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
@@ -41,7 +50,8 @@ struct fs_config {
 	 */
 	const char *extra_name;
 	int extra_fd;
-	unsigned descriptors_max; /* how many descriptors it may hold at a time; 0: its own choice below RLIMIT_NOFILE */
+	unsigned descriptors_max; /* how many descriptors it may hold at a time, at least 64; 0: half of RLIMIT_NOFILE as it is now */
+	unsigned nodes_max; /* how many files it may know at a time, 100 bytes each; 0: 4 Mi */
 };
 
 struct fs_server;
@@ -72,6 +82,18 @@ void fs_server_reset(struct fs_server *server);
  */
 ssize_t fs_server_handle(struct fs_server *server, const struct iovec *in, size_t in_count, const struct iovec *out,
 			 size_t out_count);
+
+/*
+ * Gives the calling thread a umask of its own, 0, so that files get the modes that the client wants. Once in each thread that calls
+ * fs_server_handle(), before it is confined (unshare). Returns 0 or -errno.
+ */
+int fs_server_enter_thread(void);
+
+/*
+ * Are ids and modes lost that this host cannot represent, because its file system has no user xattrs? Then whoever set it up says so, once.
+ * The owners that an ordinary user's share shows are squashed: everything belongs to root in the guest.
+ */
+bool fs_server_squashes(const struct fs_server *server);
 
 /* The name that messages and mount tags use: the last component of the path. */
 const char *fs_server_name(const struct fs_server *server);
