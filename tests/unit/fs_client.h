@@ -145,8 +145,8 @@ static inline const struct fuse_entry_out *fsc_entry(const struct fs_client *c)
 static inline int fsc_entry_id(struct fs_client *c, uint64_t *id)
 {
 	const int result = fsc_send(c);
-	if (!result && id)
-		*id = fsc_entry(c)->nodeid;
+	if (id)
+		*id = result ? 0 : fsc_entry(c)->nodeid;
 	return result;
 }
 
@@ -206,8 +206,7 @@ static inline int fsc_open_with(struct fs_client *c, uint32_t opcode, uint64_t i
 	fsc_begin(c, opcode, id);
 	fsc_add(c, &in, sizeof(in));
 	const int result = fsc_send(c);
-	if (!result)
-		*fh = ((const struct fuse_open_out *)(const void *)c->body)->fh;
+	*fh = result ? 0 : ((const struct fuse_open_out *)(const void *)c->body)->fh;
 	return result;
 }
 
@@ -237,8 +236,7 @@ static inline int fsc_create_with(struct fs_client *c, uint32_t opcode, uint64_t
 	fsc_add(c, &in, sizeof(in));
 	fsc_add_string(c, name);
 	const int result = fsc_entry_id(c, id);
-	if (!result)
-		*fh = ((const struct fuse_open_out *)(const void *)(c->body + sizeof(struct fuse_entry_out)))->fh;
+	*fh = result ? 0 : ((const struct fuse_open_out *)(const void *)(c->body + sizeof(struct fuse_entry_out)))->fh;
 	return result;
 }
 
