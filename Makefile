@@ -35,7 +35,7 @@ EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c ino
 VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 FS_SRCS := $(addprefix devices/virtio-fs/, fs_attr.c fs_dir.c fs_entry.c fs_file.c fs_ids.c fs_init.c fs_io.c fs_kept.c fs_make.c \
-	fs_node.c fs_node_fd.c fs_open.c fs_request.c fs_server.c fs_xattr.c)
+	fs_node.c fs_node_fd.c fs_open.c fs_request.c fs_server.c fs_xattr.c virtio_fs.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, backlog.c connection.c credit.c host_end.c packet.c seqpacket.c service.c \
 	stream.c unix.c virtio_vsock.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c host.c \

@@ -23,6 +23,7 @@ struct loop_call_item {
 struct loop {
 	int epoll_fd;
 	_Atomic bool stopping;
+	_Atomic unsigned turn; /* counts the threads that ran it: one whose turn is over leaves */
 	struct loop_source wake; /* eventfd: a call waits, or stop */
 	/* The events of the round that is being dispatched; loop_remove() blanks those of a removed source. */
 	struct epoll_event *batch;
@@ -38,7 +39,8 @@ struct loop {
 static void loop_run_calls(struct loop *loop)
 {
 	pthread_mutex_lock(&loop->lock);
-	while (loop->calls) {
+	const unsigned turn = atomic_load(&loop->turn);
+	while (loop->calls && atomic_load(&loop->turn) == turn) {
 		struct loop_call_item *item = loop->calls;
 		loop->calls = item->next;
 		pthread_mutex_unlock(&loop->lock);
@@ -123,16 +125,38 @@ void loop_remove(struct loop *loop, struct loop_source *source)
 			loop->batch[i].data.ptr = NULL;
 }
 
+static void loop_dispatch(struct loop *loop, unsigned turn)
+{
+	while (loop->batch_next < loop->batch_count && !atomic_load(&loop->stopping)) {
+		const struct epoll_event event = loop->batch[loop->batch_next++];
+		struct loop_source *source = event.data.ptr;
+		if (source)
+			source->ready(source, event.events);
+		/* The other thread has a batch of its own; what was left of this one is reported anew. */
+		if (atomic_load(&loop->turn) != turn)
+			return;
+	}
+	loop->batch_count = 0;
+}
+
+/* Called with the lock held. */
+static unsigned loop_begin_turn(struct loop *loop)
+{
+	loop->running = true;
+	loop->thread = pthread_self();
+	return atomic_fetch_add(&loop->turn, 1) + 1;
+}
+
 int loop_run(struct loop *loop)
 {
 	struct epoll_event batch[LOOP_BATCH];
 	int result = 0;
 
 	pthread_mutex_lock(&loop->lock);
-	loop->running = true;
-	loop->thread = pthread_self();
-	pthread_mutex_unlock(&loop->lock);
+	const unsigned turn = loop_begin_turn(loop);
 	loop->batch = batch;
+	loop->batch_count = loop->batch_next = 0;
+	pthread_mutex_unlock(&loop->lock);
 	while (!atomic_load(&loop->stopping)) {
 		const int count = epoll_wait(loop->epoll_fd, batch, LOOP_BATCH, -1);
 		if (count < 0 && errno == EINTR)
@@ -142,19 +166,26 @@ int loop_run(struct loop *loop)
 			break;
 		}
 		loop->batch_count = count;
-		for (loop->batch_next = 0; loop->batch_next < count && !atomic_load(&loop->stopping);) {
-			const struct epoll_event event = batch[loop->batch_next++];
-			struct loop_source *source = event.data.ptr;
-			if (source)
-				source->ready(source, event.events);
-		}
-		loop->batch_count = 0;
+		loop->batch_next = 0;
+		loop_dispatch(loop, turn);
+		if (atomic_load(&loop->turn) != turn)
+			return 0;
 	}
 	pthread_mutex_lock(&loop->lock);
 	loop->running = false;
-	pthread_mutex_unlock(&loop->lock);
 	loop->batch = NULL;
+	pthread_mutex_unlock(&loop->lock);
 	return result;
+}
+
+void loop_take_over(struct loop *loop)
+{
+	pthread_mutex_lock(&loop->lock);
+	loop_begin_turn(loop);
+	/* The other thread may have been woken for calls that it does not get to. */
+	if (loop->calls)
+		eventfd_write(loop->wake.fd, 1);
+	pthread_mutex_unlock(&loop->lock);
 }
 
 void loop_stop(struct loop *loop)

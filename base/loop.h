@@ -38,8 +38,15 @@ int loop_modify(struct loop *loop, struct loop_source *source, uint32_t events);
 /* Forgets `source`; after the return its `ready` is not called any more. A source that is not registered is ignored. */
 void loop_remove(struct loop *loop, struct loop_source *source);
 
-/* Dispatches events on this thread until loop_stop(). Returns 0 or -errno of epoll_wait. */
+/* Dispatches events on this thread until loop_stop() or loop_take_over(). Returns 0 or -errno of epoll_wait. */
 int loop_run(struct loop *loop);
+
+/*
+ * Makes this thread the loop's, which has to call loop_run() next. The thread that was it until now must be inside a callback that does not
+ * touch the loop any more (it waits for the host, say); it returns from loop_run() when that callback returns. So the sources of a loop are
+ * served on while one of them blocks. What keeps two threads from doing this at a time, or at any other moment, is the callers' affair.
+ */
+void loop_take_over(struct loop *loop);
 
 /* Makes loop_run() return after the current callback. From any thread. */
 void loop_stop(struct loop *loop);

@@ -38,6 +38,9 @@ struct virtio_device_ops {
 	int (*activate)(struct virtio_device *dev);
 	/* Back to the state before activate: no request may be in flight on return. Also called when it was never activated. */
 	void (*reset)(struct virtio_device *dev);
+	/* Returns when no request is in flight: a queue is about to be taken away while the device runs. NULL for a device that has none in
+	 * flight outside of notify. */
+	void (*settle)(struct virtio_device *dev);
 	/* The driver notified queue `index` (or may have: spurious calls happen). Only while active. */
 	void (*notify)(struct virtio_device *dev, unsigned index);
 };

@@ -136,6 +136,8 @@ struct queue_stop {
 static void device_stop_queue(void *arg)
 {
 	const struct queue_stop *stop = arg;
+	if (stop->dev->ops->settle)
+		stop->dev->ops->settle(stop->dev);
 	virtq_disable(&stop->dev->queues[stop->index]);
 }
 

@@ -25,7 +25,7 @@
 
 #include "vmm/guest_mem.h"
 
-#define VIRTQ_MAX_SIZE 256 /* the largest queue that we offer; a power of two */
+#define VIRTQ_MAX_SIZE 512 /* the largest queue that we offer; a power of two */
 
 /* What the driver has set through the transport's queue registers. Plain data: a snapshot can save it. */
 struct virtq_config {

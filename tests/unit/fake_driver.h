@@ -6,6 +6,7 @@
 #define TRVMM_TESTS_FAKE_DRIVER_H
 
 #include <assert.h>
+#include <endian.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -97,6 +98,17 @@ static inline uint32_t fake_get32(const struct fake_ram *ram, gpa_t gpa)
 	return le32_get(raw);
 }
 
+/* What the device may look at meanwhile, on another thread: an even address. */
+static inline void fake_store16(struct fake_ram *ram, gpa_t gpa, uint16_t value)
+{
+	__atomic_store_n((uint16_t *)(void *)fake_at(ram, gpa), htole16(value), __ATOMIC_RELEASE);
+}
+
+static inline uint16_t fake_load16(const struct fake_ram *ram, gpa_t gpa)
+{
+	return le16toh(__atomic_load_n((const uint16_t *)(const void *)fake_at(ram, gpa), __ATOMIC_ACQUIRE));
+}
+
 /* ---- a queue ---- */
 
 struct fake_queue {
@@ -142,15 +154,15 @@ static inline void fake_desc(struct fake_queue *q, unsigned index, uint64_t addr
 
 static inline void fake_publish(struct fake_queue *q, uint16_t head)
 {
-	fake_put16(q->ram, q->avail + 4 + 2u * (q->avail_idx % q->size), head);
+	fake_store16(q->ram, q->avail + 4 + 2u * (q->avail_idx % q->size), head);
 	q->avail_idx++;
-	fake_put16(q->ram, q->avail + 2, q->avail_idx);
+	fake_store16(q->ram, q->avail + 2, q->avail_idx);
 }
 
 /* Takes the next element of the used ring. False: there is none. */
 static inline bool fake_used(struct fake_queue *q, uint32_t *head, uint32_t *length)
 {
-	if (q->used_seen == fake_get16(q->ram, q->used + 2))
+	if (q->used_seen == fake_load16(q->ram, q->used + 2))
 		return false;
 	const gpa_t element = q->used + 4 + 8u * (q->used_seen % q->size);
 	*head = fake_get32(q->ram, element);

@@ -1,0 +1,37 @@
+/*
+ * virtio-fs (virtio 1.2, 5.11): the queues between the guest's FUSE client and a server (fs_server.h).
+ *
+ *   queue 0, high priority:  FORGET, BATCH_FORGET, INTERRUPT
+ *   queue 1, requests:       readable { fuse_in_header, argument, data }  writable { fuse_out_header, answer, data }
+ *
+ * The device has a loop and threads of its own. One thread at a time is the leader: it runs the loop and serves the requests that it finds,
+ * itself, so that in the ordinary case no request passes from a thread to another. When a request takes long, another thread becomes the
+ * leader and the first one stays with the request; so answers may come in another order than requests, and a request that blocks delays
+ * no other. Threads are made when they are needed, up to VIRTIO_FS_THREADS_MAX.
+ *
+ * So callbacks of the transport run on the thread that leads at the time, one at a time, as for any device.
+ */
+#ifndef TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
+#define TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
+
+#include "devices/virtio-fs/fs_server.h"
+#include "devices/virtio/virtio_device.h"
+
+#define VIRTIO_FS_THREADS_MAX 16
+#define VIRTIO_FS_TAG_BYTES 36 /* without an ending 0 when it is as long */
+
+struct virtio_fs;
+
+/* Creates the device. `server` is borrowed; `tag` is 1 to VIRTIO_FS_TAG_BYTES bytes. Returns 0 or -errno. */
+int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, const char *tag, struct virtio_fs **fs);
+
+/* Starts the first thread. Returns 0 or -errno. */
+int virtio_fs_start(struct virtio_fs *fs);
+
+/* Waits for the threads and frees the device, not the server. NULL is allowed. Nobody may use the loop meanwhile. */
+void virtio_fs_destroy(struct virtio_fs *fs);
+
+/* The device for the transport; owned by `fs`. */
+struct virtio_device *virtio_fs_device(struct virtio_fs *fs);
+
+#endif
