@@ -1,0 +1,179 @@
+/*
+ * Both ends of what bench/vsock measures: a stream between the guest and the host, over vsock.
+ *
+ *   vsock-peer guest PORT         in the guest: connects to PORT of the host and does what it hears; as process 1 it resets the machine then
+ *   vsock-peer vsock PORT         on the host: listens on AF_VSOCK
+ *   vsock-peer unix PATH          on the host: listens on the Unix socket PATH, as `--vsock` wants it
+ *   vsock-peer pair               both ends as processes of the host, over a pair of Unix sockets
+ *
+ * The host's end prints a line `ROW NANOSECONDS` for each sample, the warm-up first; then `end`.
+ */
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { SAMPLES = 6, STREAM_BYTES = 64 << 20, PINGS = 1000, BLOCK_BYTES = 64 << 10 };
+
+struct order {
+	enum { TO_HOST, TO_GUEST, PING, QUIT } kind;
+	uint32_t count; /* bytes, or pings */
+};
+
+struct vsock_address { /* struct sockaddr_vm, whose header musl's compiler does not find */
+	uint16_t family, reserved;
+	uint32_t port, cid;
+	uint8_t zero[4];
+};
+enum { FAMILY_VSOCK = 40, CID_HOST = 2 };
+static const uint32_t CID_ANY = UINT32_MAX;
+
+static uint8_t block[BLOCK_BYTES];
+
+static void die(const char *what)
+{
+	fprintf(stderr, "vsock-peer: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void give(int fd, size_t bytes)
+{
+	while (bytes) {
+		const ssize_t n = write(fd, block, bytes < sizeof(block) ? bytes : sizeof(block));
+		if (n <= 0)
+			die("write");
+		bytes -= (size_t)n;
+	}
+}
+
+static void take(int fd, size_t bytes)
+{
+	while (bytes) {
+		const ssize_t n = read(fd, block, bytes < sizeof(block) ? bytes : sizeof(block));
+		if (n <= 0)
+			die("read");
+		bytes -= (size_t)n;
+	}
+}
+
+static void obey(int fd)
+{
+	for (;;) {
+		struct order order;
+		if (read(fd, &order, sizeof(order)) != (ssize_t)sizeof(order) || order.kind == QUIT)
+			return;
+		if (order.kind == TO_HOST)
+			give(fd, order.count);
+		if (order.kind == TO_GUEST) {
+			take(fd, order.count);
+			give(fd, 1);
+		}
+		for (uint32_t i = 0; order.kind == PING && i < order.count; i++) {
+			take(fd, 1);
+			give(fd, 1);
+		}
+	}
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void command(int fd, struct order order)
+{
+	if (write(fd, &order, sizeof(order)) != (ssize_t)sizeof(order))
+		die("write");
+}
+
+static void run_row(int fd, const char *name, struct order order)
+{
+	for (int sample = 0; sample < SAMPLES; sample++) {
+		const int64_t start = now_ns();
+		command(fd, order);
+		if (order.kind == TO_HOST)
+			take(fd, order.count);
+		if (order.kind == TO_GUEST) {
+			give(fd, order.count);
+			take(fd, 1);
+		}
+		for (uint32_t i = 0; order.kind == PING && i < order.count; i++) {
+			give(fd, 1);
+			take(fd, 1);
+		}
+		printf("%s %lld\n", name, (long long)(now_ns() - start));
+		fflush(stdout);
+	}
+}
+
+static void measure(int fd)
+{
+	run_row(fd, "guest-to-host", (struct order){ TO_HOST, STREAM_BYTES });
+	run_row(fd, "host-to-guest", (struct order){ TO_GUEST, STREAM_BYTES });
+	run_row(fd, "ping-pong", (struct order){ PING, PINGS });
+	command(fd, (struct order){ .kind = QUIT });
+	puts("end");
+}
+
+static int accept_one(const struct sockaddr *address, socklen_t length)
+{
+	const int listener = socket(address->sa_family, SOCK_STREAM, 0);
+	if (listener < 0 || bind(listener, address, length) < 0 || listen(listener, 1) < 0)
+		die("listen");
+	const int fd = accept(listener, NULL, NULL);
+	if (fd < 0)
+		die("accept");
+	return fd;
+}
+
+static struct vsock_address vsock_address(const char *port, uint32_t cid)
+{
+	return (struct vsock_address){ .family = FAMILY_VSOCK, .port = (uint32_t)strtoul(port, NULL, 10), .cid = cid };
+}
+
+static void guest(const char *port)
+{
+	const struct vsock_address host = vsock_address(port, CID_HOST);
+	const int fd = socket(FAMILY_VSOCK, SOCK_STREAM, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&host, sizeof(host)) < 0)
+		perror("vsock-peer: connect");
+	else
+		obey(fd);
+	if (getpid() == 1)
+		reboot(RB_AUTOBOOT);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 3 && strcmp(argv[1], "guest") == 0) {
+		guest(argv[2]);
+	} else if (argc == 3 && strcmp(argv[1], "vsock") == 0) {
+		const struct vsock_address any = vsock_address(argv[2], CID_ANY);
+		measure(accept_one((const struct sockaddr *)&any, sizeof(any)));
+	} else if (argc == 3 && strcmp(argv[1], "unix") == 0) {
+		struct sockaddr_un file = { .sun_family = AF_UNIX };
+		snprintf(file.sun_path, sizeof(file.sun_path), "%s", argv[2]);
+		measure(accept_one((const struct sockaddr *)&file, sizeof(file)));
+	} else if (argc == 2 && strcmp(argv[1], "pair") == 0) {
+		int pair[2];
+		if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
+			die("socketpair");
+		if (fork() == 0) {
+			obey(pair[1]);
+			_exit(0);
+		}
+		measure(pair[0]);
+	} else {
+		fprintf(stderr, "usage: vsock-peer guest PORT | vsock PORT | unix PATH | pair\n");
+		return 1;
+	}
+	return 0;
+}
