@@ -34,6 +34,15 @@ void relay_close(struct relay *relay)
 	}
 }
 
+void relay_reset(struct relay *relay)
+{
+	const struct linger none = { .l_onoff = 1, .l_linger = 0 };
+	for (unsigned i = 0; i < 2; i++)
+		if (relay->fds[i] >= 0)
+			setsockopt(relay->fds[i], SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+	relay_close(relay);
+}
+
 uint32_t relay_events(const struct relay *relay, unsigned end)
 {
 	uint32_t wanted = 0;
@@ -105,6 +114,8 @@ static int way_run(struct relay *relay, unsigned index, uint8_t *scratch)
 			continue;
 		if (got < 0)
 			return errno == EAGAIN ? 0 : -errno;
+		if (got == 0 && relay->was_reset[index] && *relay->was_reset[index])
+			return -ECONNRESET;
 		if (got == 0) {
 			way->over = true;
 			shutdown(relay->fds[!index], SHUT_WR);
@@ -125,6 +136,14 @@ static bool is_broken(int fd)
 	return send(fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN;
 }
 
+/* A reset is seen even where nothing is read any more. */
+static bool is_reset(int fd)
+{
+	int error = 0;
+	socklen_t length = sizeof(error);
+	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == ECONNRESET;
+}
+
 int relay_event(struct relay *relay, unsigned end, uint32_t events, uint8_t *scratch)
 {
 	int result = way_run(relay, end, scratch);
@@ -132,6 +151,8 @@ int relay_event(struct relay *relay, unsigned end, uint32_t events, uint8_t *scr
 		result = way_run(relay, !end, scratch);
 	if (result < 0)
 		return result;
+	if (events & EPOLLERR && is_reset(relay->fds[end]))
+		return -ECONNRESET;
 	if (!relay->ways[!end].over && (events & (EPOLLHUP | EPOLLERR) || (events & EPOLLRDHUP && is_broken(relay->fds[end]))))
 		way_break(relay, !end);
 	return relay->ways[0].over && relay->ways[1].over;

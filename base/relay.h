@@ -25,6 +25,8 @@ struct relay_way {
 struct relay {
 	int fds[2]; /* owned; non-blocking; -1: not there yet */
 	struct relay_way ways[2];
+	/* True: what looks like the end of fds[i] is a reset, which its kind of socket cannot say. Borrowed; NULL: it can. */
+	const bool *was_reset[2];
 };
 
 /* All zero but the descriptors. */
@@ -32,6 +34,9 @@ void relay_init(struct relay *relay, int first, int second);
 
 /* Closes both sockets and frees what was kept. */
 void relay_close(struct relay *relay);
+
+/* The same when the relay broke: a TCP connection is reset, so that its peer does not take what it got for all. */
+void relay_reset(struct relay *relay);
 
 /*
  * The EPOLL* bits to watch fds[end] for, level-triggered; a socket that waits for nothing is watched for edges, since a peer that hung up

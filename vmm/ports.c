@@ -9,12 +9,14 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "base/container.h"
 #include "base/relay.h"
 
 #define BACKLOG 1024
+#define ACCEPT_RETRY_MS 500
 #define ACCEPTS_AT_ONCE 64 /* before the loop's other sources have their turn */
 #define ANSWER_BYTES 32u /* "OK 4294967295\n" has 14 */
 #define DESCRIPTORS_PER_CLIENT 3u /* TCP, and both ends of the way to the device */
@@ -26,6 +28,7 @@ struct client {
 	struct client *next, **link; /* of ports->clients */
 	struct loop_source sources[2]; /* by end; descriptors are the relay's */
 	struct relay relay;
+	struct ports_way *way; /* one of its users */
 	bool connected; /* OK has come */
 	unsigned answer_length;
 	char answer[ANSWER_BYTES];
@@ -42,6 +45,7 @@ struct ports {
 	ports_opener open;
 	void *data;
 	bool started, complained;
+	struct loop_source retry; /* a timer: accepting failed for want of resources. source.fd is owned */
 	unsigned listener_count, client_count;
 	struct listener listeners[PORTS_MAX];
 	struct client *clients;
@@ -56,11 +60,10 @@ static void listeners_watch(struct ports *ports, uint32_t events)
 		loop_modify(ports->loop, &ports->listeners[i].source, events);
 }
 
-/* Closing a socket that lingers for no time is a reset. */
-static void set_reset(int fd)
+void ports_way_leave(struct ports_way *way)
 {
-	const struct linger none = { .l_onoff = 1, .l_linger = 0 };
-	setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+	if (--way->users == 0)
+		free(way);
 }
 
 static void client_end(struct client *client, bool reset)
@@ -68,9 +71,12 @@ static void client_end(struct client *client, bool reset)
 	struct ports *ports = client->ports;
 	for (unsigned i = 0; i < 2; i++)
 		loop_remove(ports->loop, &client->sources[i]);
+	client->way->client_reset = reset;
 	if (reset)
-		set_reset(client->relay.fds[END_TCP]);
-	relay_close(&client->relay);
+		relay_reset(&client->relay);
+	else
+		relay_close(&client->relay);
+	ports_way_leave(client->way);
 	*client->link = client->next;
 	if (client->next)
 		client->next->link = client->link;
@@ -146,22 +152,42 @@ static int client_watch(struct client *client)
 	return result < 0 ? result : loop_add(loop, &client->sources[END_GUEST]);
 }
 
+/* Makes a client with its way to the guest; its relay holds both sockets. Returns NULL for want of memory or of a guest. */
+static struct client *client_alloc(struct ports *ports, int tcp)
+{
+	struct client *client = calloc(1, sizeof(*client));
+	struct ports_way *way = calloc(1, sizeof(*way));
+	if (!client || !way) {
+		free(client);
+		free(way);
+		return NULL;
+	}
+	way->users = 1;
+	const int guest = ports->open(ports->data, way);
+	if (guest < 0) {
+		ports_way_leave(way);
+		free(client);
+		return NULL;
+	}
+	client->way = way;
+	relay_init(&client->relay, tcp, guest);
+	client->relay.was_reset[END_GUEST] = &way->guest_reset;
+	return client;
+}
+
 /* Owns `tcp`. */
 static void client_create(struct ports *ports, int tcp, uint32_t guest_port)
 {
 	const int on = 1;
 	char line[24];
-	const int guest = ports->open(ports->data);
-	struct client *client = guest >= 0 ? calloc(1, sizeof(*client)) : NULL;
+	struct client *client = client_alloc(ports, tcp);
 	if (!client) {
-		if (guest >= 0)
-			close(guest);
-		set_reset(tcp);
-		close(tcp);
+		struct relay refused;
+		relay_init(&refused, tcp, -1);
+		relay_reset(&refused);
 		return;
 	}
 	client->ports = ports;
-	relay_init(&client->relay, tcp, guest);
 	client->next = ports->clients;
 	client->link = &ports->clients;
 	if (client->next)
@@ -170,11 +196,32 @@ static void client_create(struct ports *ports, int tcp, uint32_t guest_port)
 	ports->client_count++;
 	setsockopt(tcp, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	const int length = snprintf(line, sizeof(line), "CONNECT %u\n", guest_port);
-	if (send(guest, line, (size_t)length, MSG_NOSIGNAL) != length || client_watch(client) < 0)
+	if (send(client->relay.fds[END_GUEST], line, (size_t)length, MSG_NOSIGNAL) != length || client_watch(client) < 0)
 		client_end(client, true);
 }
 
 /* ---- listeners --------------------------------------------------------------------------------------------------------------- */
+
+/* The kernel had nothing left for another connection: clients wait, and nobody asks in a circle meanwhile. */
+static void accept_later(struct ports *ports, int error)
+{
+	const struct itimerspec when = { .it_value = { .tv_nsec = ACCEPT_RETRY_MS * 1000000 } };
+	if (!ports->complained)
+		message("accepting a TCP connection: %s; clients wait", strerror(error));
+	ports->complained = true;
+	listeners_watch(ports, 0);
+	timerfd_settime(ports->retry.fd, 0, &when, NULL);
+}
+
+static void retry_ready(struct loop_source *source, uint32_t events)
+{
+	struct ports *ports = container_of(source, struct ports, retry);
+	uint64_t expirations;
+	(void)events;
+	if (read(source->fd, &expirations, sizeof(expirations)) == (ssize_t)sizeof(expirations) &&
+	    ports->client_count < PORTS_CLIENTS_MAX)
+		listeners_watch(ports, EPOLLIN);
+}
 
 static void listener_ready(struct loop_source *source, uint32_t events)
 {
@@ -189,12 +236,8 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 		}
 		if (errno == EINTR || errno == ECONNABORTED)
 			continue;
-		if (errno == EAGAIN)
-			return;
-		if (!ports->complained)
-			message("accepting a TCP connection: %s; clients wait until another one ends", strerror(errno));
-		ports->complained = true;
-		listeners_watch(ports, 0);
+		if (errno != EAGAIN)
+			accept_later(ports, errno);
 		return;
 	}
 	if (ports->client_count == PORTS_CLIENTS_MAX)
@@ -220,6 +263,13 @@ int ports_create(struct loop *loop, ports_opener open, void *data, struct ports 
 	ports->loop = loop;
 	ports->open = open;
 	ports->data = data;
+	ports->retry = (struct loop_source){ .events = EPOLLIN, .ready = retry_ready };
+	ports->retry.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	const int result = ports->retry.fd < 0 ? -errno : loop_add(loop, &ports->retry);
+	if (result < 0) {
+		ports_destroy(ports);
+		return error_set(err, result, "a timer: %s", strerror(-result));
+	}
 	raise_descriptor_limit();
 	*made = ports;
 	return 0;
@@ -281,6 +331,10 @@ void ports_destroy(struct ports *ports)
 	for (unsigned i = 0; i < ports->listener_count; i++) {
 		loop_remove(ports->loop, &ports->listeners[i].source);
 		close(ports->listeners[i].source.fd);
+	}
+	if (ports->retry.fd >= 0) {
+		loop_remove(ports->loop, &ports->retry);
+		close(ports->retry.fd);
 	}
 	free(ports);
 }

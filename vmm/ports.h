@@ -4,7 +4,7 @@
  *    TCP client -> listener -> relay -> a stream socket on which something hears "CONNECT PORT\n" and answers "OK ...\n"
  *
  * That something is the agent in the guest, behind the vsock device, or whoever serves a Unix socket in Firecracker's convention. A client
- * that is refused there sees its connection reset. Half close and back-pressure are passed on both ways (base/relay.h). At most
+ * that is refused there sees its connection reset. Half close, resets and back-pressure are passed on both ways (base/relay.h). At most
  * PORTS_CLIENTS_MAX connections at once, of all ports together; others wait in the kernel's queue. What the other side says is hostile
  * input: its answer is bounded, and it can harm its own connections only.
  *
@@ -22,8 +22,19 @@
 
 struct ports;
 
-/* Opens a way to whoever takes the CONNECT line: a non-blocking stream socket, owned by the caller, or -errno: the client is reset. */
-typedef int (*ports_opener)(void *data);
+/* What both sides of a way say of resets, which a Unix socket does not carry. It lives until both have left it. */
+struct ports_way {
+	bool client_reset; /* the client broke its connection; set before its side of the way is closed */
+	bool guest_reset; /* set by the opener's side before that is closed */
+	unsigned users;
+};
+
+/*
+ * Opens a way to whoever takes the CONNECT line: a non-blocking stream socket, owned by the caller, or -errno: the client is reset. An opener
+ * that looks at `way` after its return adds itself to the users.
+ */
+typedef int (*ports_opener)(void *data, struct ports_way *way);
+void ports_way_leave(struct ports_way *way);
 
 /* Makes an empty set. Returns 0, or -errno with one line. */
 int ports_create(struct loop *loop, ports_opener open, void *data, struct ports **ports, struct error *err);

@@ -9,17 +9,30 @@
 
 _Static_assert(PORTS_CLIENTS_MAX <= AGENT_PROXIED_MAX, "the agent never has to let a client wait");
 
+static void way_closed(void *data)
+{
+	ports_way_leave(data);
+}
+
 /* The device has the other end of the pair, and passes on what is written before the guest has accepted. */
-static int open_to_agent(void *data)
+static int open_to_agent(void *data, struct ports_way *way)
 {
 	struct run *run = data;
 	int pair[2];
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	const struct vsock_ends ends = { .read_fd = pair[1], .write_fd = pair[1] };
+	const struct vsock_ends ends = { .read_fd = pair[1],
+					 .write_fd = pair[1],
+					 .closed = way_closed,
+					 .closed_data = way,
+					 .host_reset = &way->client_reset,
+					 /* The agent says the end of each direction before it closes both, unless they broke. */
+					 .guest_reset = &way->guest_reset };
 	const int result = virtio_vsock_connect(run->vsock, AGENT_PORT_PROXY, ends, NULL, NULL);
-	if (result == 0)
+	if (result == 0) {
+		way->users++;
 		return pair[0];
+	}
 	close(pair[0]);
 	return result;
 }

@@ -77,6 +77,8 @@ struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint16_t type, uint32
 	conn->tx_cnt = conn->peer_fwd_cnt = vsock->first_cnt;
 	conn->closed = ends->closed;
 	conn->closed_data = ends->closed_data;
+	conn->host_reset = ends->host_reset;
+	conn->guest_reset = ends->guest_reset;
 	ends_init(conn, ends);
 	list_append(conn_bucket(vsock, host_port, guest_port), &conn->hash_link);
 	list_append(&vsock->all, &conn->all_link);
@@ -179,8 +181,17 @@ void conn_read_failed(struct vsock_conn *conn, int result)
 	}
 }
 
+static bool host_was_reset(const struct vsock_conn *conn)
+{
+	return conn->host_reset && *conn->host_reset;
+}
+
 void conn_read_finished(struct vsock_conn *conn)
 {
+	if (host_was_reset(conn)) {
+		conn_reset(conn, -ECONNRESET);
+		return;
+	}
 	const bool gone = conn->in.hung && conn->in.is_socket && conn->in.source.fd == conn->out.source.fd;
 
 	if (!(conn->host_shut & VSOCK_SHUTDOWN_SEND)) {
@@ -194,6 +205,10 @@ void conn_read_finished(struct vsock_conn *conn)
 
 void conn_write_broken(struct vsock_conn *conn)
 {
+	if (host_was_reset(conn)) {
+		conn_reset(conn, -ECONNRESET);
+		return;
+	}
 	const uint32_t dropped = conn->backlog_bytes;
 
 	conn->backlog_bytes = conn->backlog_start = conn->message_begun = 0;
@@ -226,6 +241,12 @@ void conn_kill(struct vsock_conn *conn, int result)
 	conn_end(conn, VSOCK_DEAD, result);
 	conn_close_ends(conn);
 	conn_settle_later(conn);
+}
+
+void conn_guest_reset(struct vsock_conn *conn)
+{
+	if (conn->guest_reset)
+		*conn->guest_reset = true;
 }
 
 void conn_detach(struct vsock_conn *conn, int result)

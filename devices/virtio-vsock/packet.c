@@ -49,6 +49,8 @@ static void receive_request(struct virtio_vsock *vsock, const struct vsock_hdr *
 
 static void receive_shutdown(struct vsock_conn *conn, uint32_t flags)
 {
+	if (conn->guest_shut == 0 && (flags & VSOCK_SHUTDOWN_BOTH) == VSOCK_SHUTDOWN_BOTH)
+		conn_guest_reset(conn);
 	conn->guest_shut |= (uint8_t)(flags & VSOCK_SHUTDOWN_BOTH);
 	if (conn->guest_shut & VSOCK_SHUTDOWN_SEND)
 		backlog_drop_unfinished(conn);
@@ -128,6 +130,7 @@ void vsock_receive(struct virtio_vsock *vsock, const struct vsock_hdr *hdr, cons
 		return;
 	}
 	if (le16_get(hdr->op) == VSOCK_OP_RST) {
+		conn_guest_reset(conn);
 		conn_detach(conn, -ECONNREFUSED);
 		return;
 	}

@@ -2,7 +2,7 @@
  * Who serves which port of the host, connections that start at the host, and the one timer of the device.
  *
  * The timer runs for connects that the guest has not answered, for host programs that have not finished their CONNECT line and for
- * connections that wait for credit (credit.c). While none of these exist it is not armed, and before the first it is not there.
+ * connections that wait for credit (credit.c). While none of these exist it is not armed.
  */
 #include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
@@ -56,21 +56,28 @@ static void vsock_timer_ready(struct loop_source *source, uint32_t events)
 	vsock_leave(vsock);
 }
 
+int vsock_timer_create(struct virtio_vsock *vsock)
+{
+	if (vsock->timer.fd >= 0)
+		return 0;
+	vsock->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (vsock->timer.fd < 0)
+		return -errno;
+	const int result = loop_add(vsock->dev.loop, &vsock->timer);
+	if (result < 0) {
+		close(vsock->timer.fd);
+		vsock->timer.fd = -1;
+	}
+	return result;
+}
+
 int vsock_timer_at(struct virtio_vsock *vsock, uint64_t deadline_ns)
 {
 	if (vsock->timer_deadline_ns && vsock->timer_deadline_ns <= deadline_ns)
 		return 0;
-	if (vsock->timer.fd < 0) {
-		vsock->timer.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-		if (vsock->timer.fd < 0)
-			return -errno;
-		const int result = loop_add(vsock->dev.loop, &vsock->timer);
-		if (result < 0) {
-			close(vsock->timer.fd);
-			vsock->timer.fd = -1;
-			return result;
-		}
-	}
+	const int result = vsock_timer_create(vsock);
+	if (result < 0)
+		return result;
 	const struct itimerspec when = {
 		.it_value = { .tv_sec = (time_t)(deadline_ns / 1000000000u), .tv_nsec = (long)(deadline_ns % 1000000000u) },
 	};

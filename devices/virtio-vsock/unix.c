@@ -306,6 +306,8 @@ int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct
 		struct unix_listener *listener = &side->listeners[i];
 		int result = listener_open(side, listener, types[i]);
 		if (result == 0)
+			result = vsock_timer_create(vsock);
+		if (result == 0)
 			continue;
 		result = error_set(err, result, "vsock %s: %s%s", listener->address.sun_path, strerror(-result),
 				   result == -EADDRINUSE ? "; remove it when no other trvmm uses it" : "");

@@ -148,6 +148,8 @@ struct vsock_conn {
 	int done_result;
 	vsock_closed closed;
 	void *closed_data;
+	const bool *host_reset; /* see struct vsock_ends */
+	bool *guest_reset;
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC; only in VSOCK_CONNECTING */
 
 	/* Of the lists in the device. */
@@ -224,11 +226,14 @@ void vsock_rst_reply(struct virtio_vsock *vsock, const struct vsock_hdr *hdr);
 /* The service for host port `port`, or NULL. */
 const struct vsock_service *vsock_find_service(const struct virtio_vsock *vsock, uint32_t port);
 
+/* Makes sure that there is a timer, for those who need it most when there are no descriptors left. Returns 0 or -errno. */
+int vsock_timer_create(struct virtio_vsock *vsock);
+
 /* Sees to it that what is due at `deadline_ns` (CLOCK_MONOTONIC) is looked after then. Returns 0 or -errno. */
 int vsock_timer_at(struct virtio_vsock *vsock, uint64_t deadline_ns);
 uint64_t vsock_now_ns(void);
 
-/* The timer's life: nothing is created or armed before it is needed. */
+/* The timer's life: nothing is armed before it is needed. */
 void vsock_timer_init(struct virtio_vsock *vsock);
 void vsock_timer_destroy(struct virtio_vsock *vsock);
 
@@ -264,6 +269,9 @@ void conn_reset(struct vsock_conn *conn, int result);
 
 /* As conn_reset(), but the guest is not told: it knows. */
 void conn_kill(struct vsock_conn *conn, int result);
+
+/* The guest broke the connection: the host end is told, where that is wanted. */
+void conn_guest_reset(struct vsock_conn *conn);
 
 /* The guest is gone: what it has sent is still delivered, then the connection ends. */
 void conn_detach(struct vsock_conn *conn, int result);
@@ -337,7 +345,7 @@ int conn_receive(struct vsock_conn *conn, const struct virtq_chain *chain, uint3
 
 /* ---- seqpacket.c ---- */
 
-/* As stream_read(), of one message, whose end is in this packet when *eom becomes true. */
+/* Reads a message, or the next part of one, into the payload room of `chain`. Returns the bytes, with *eom when its end is among them. */
 uint32_t seqpacket_read(struct vsock_conn *conn, const struct virtq_chain *chain, bool *eom);
 void seqpacket_free(struct vsock_conn *conn);
 

@@ -41,7 +41,8 @@ static void proxied_watch(struct proxied *p, unsigned end, uint32_t events)
 
 static void proxied_end(struct proxied *p)
 {
-	relay_close(&p->relay);
+	/* Before both ways are over that is a reset: the server sees one, and the host, which heard of no half close before, too. */
+	relay_reset(&p->relay);
 	p->state = UNUSED;
 	p->generation++;
 	used_count--;
@@ -68,7 +69,10 @@ static uint16_t parse_line(const char *line, unsigned length)
 
 static void proxied_move(struct proxied *p, unsigned end, uint32_t events)
 {
-	if (relay_event(&p->relay, end, events, scratch) != 0) {
+	const int result = relay_event(&p->relay, end, events, scratch);
+	if (result > 0)
+		relay_close(&p->relay);
+	if (result != 0) {
 		proxied_end(p);
 		return;
 	}

@@ -92,14 +92,21 @@ struct fixture {
 	struct sockaddr_un address; /* who takes CONNECT */
 	struct sockaddr_in tcp; /* where clients go */
 	char folder[64];
+	bool joins; /* the opener stays a user of the last way */
+	struct ports_way *way;
 };
 
-static int open_unix(void *data)
+static int open_unix(void *data, struct ports_way *way)
 {
-	const struct fixture *f = data;
+	struct fixture *f = data;
 	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (connect(fd, (const struct sockaddr *)&f->address, sizeof(f->address)) == 0)
+	if (connect(fd, (const struct sockaddr *)&f->address, sizeof(f->address)) == 0) {
+		if (f->joins) {
+			way->users++;
+			f->way = way;
+		}
 		return fd;
+	}
 	close(fd);
 	return -ECONNREFUSED;
 }
@@ -129,6 +136,7 @@ static void fixture_open(struct fixture *f, const char *path, uint32_t guest_por
 	struct port_rule rule = { .guest_port = guest_port };
 	char text[32];
 	signal(SIGPIPE, SIG_IGN);
+	f->joins = false;
 	f->address = (struct sockaddr_un){ .sun_family = AF_UNIX };
 	strcpy(f->address.sun_path, path);
 	close(tcp_listen(&f->tcp, 0));
@@ -293,6 +301,74 @@ Test(ports, a_client_that_goes_before_the_answer_frees_its_place)
 	close(client);
 	expect_eof(guest);
 	close(guest);
+	fake_close(&f, listener);
+}
+
+/* Those that a Unix socket does not carry are told beside it; what came before is not lost. */
+Test(ports, resets_are_passed_on)
+{
+	const struct linger none = { .l_onoff = 1 };
+	struct fixture f;
+	const int listener = fake_open(&f, 7);
+	f.joins = true;
+	int client = client_open(&f.tcp), guest = fake_accept(listener, "CONNECT 7\n");
+	say(guest, "OK 7\nbytes");
+	expect_bytes(client, "bytes");
+	setsockopt(client, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+	close(client);
+	expect_eof(guest);
+	cr_expect(f.way->client_reset);
+	close(guest);
+	ports_way_leave(f.way);
+
+	client = client_open(&f.tcp);
+	guest = fake_accept(listener, "CONNECT 7\n");
+	say(guest, "OK 7\nbytes");
+	f.way->guest_reset = true;
+	close(guest);
+	expect_bytes(client, "bytes");
+	expect_reset(client);
+	cr_expect(f.way->client_reset, "the ports end it as broken, too");
+	ports_way_leave(f.way);
+
+	client = client_open(&f.tcp);
+	guest = fake_accept(listener, "CONNECT 7\n");
+	say(guest, "OK 7\n");
+	shutdown(guest, SHUT_WR);
+	expect_eof(client);
+	close(client);
+	expect_eof(guest);
+	cr_expect(!f.way->client_reset, "an end is none");
+	close(guest);
+	fake_close(&f, listener);
+	ports_way_leave(f.way);
+}
+
+/* No descriptor is left: the client waits without anybody asking in a circle, and is served although no other one ends. */
+Test(ports, accept_without_descriptors_is_tried_again)
+{
+	struct fixture f;
+	struct rlimit files, few;
+	struct timespec before, after;
+	const int listener = fake_open(&f, 7);
+	const int spare = dup(0), client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	getrlimit(RLIMIT_NOFILE, &files);
+	few = files;
+	few.rlim_cur = (rlim_t)spare;
+	close(spare);
+	setrlimit(RLIMIT_NOFILE, &few);
+	cr_assert(connect(client, (const struct sockaddr *)&f.tcp, sizeof(f.tcp)) == 0);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+	usleep(300000);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+	const int64_t busy_ns = (after.tv_sec - before.tv_sec) * 1000000000 + after.tv_nsec - before.tv_nsec;
+	cr_expect(busy_ns < 100000000, "%lld ns", (long long)busy_ns);
+	struct pollfd p = { .fd = listener, .events = POLLIN };
+	cr_expect_eq(poll(&p, 1, 0), 0);
+	setrlimit(RLIMIT_NOFILE, &files);
+	const int guest = fake_accept(listener, "CONNECT 7\n");
+	close(guest);
+	expect_reset(client);
 	fake_close(&f, listener);
 }
 

@@ -678,6 +678,60 @@ Test(vsock, bytes_of_a_host_that_is_gone_are_still_delivered)
 	cr_expect(drv.packet.flags == VSOCK_SHUTDOWN_BOTH);
 }
 
+/* What a Unix socket cannot say is told beside it. */
+Test(vsock, reset_of_the_host_is_no_end)
+{
+	int fd = drv_open(&drv, 5000);
+
+	cr_assert(write(fd, "bytes", 5) == 5);
+	drv.host_reset = true;
+	close(fd);
+	drv_settle(&drv);
+	cr_assert(drv_receive_op(&drv) == VSOCK_OP_RW, "what it had sent comes first");
+	expect_rst(5000, 1024);
+
+	/* Found out by writing. */
+	drv.host_reset = false;
+	fd = drv_open(&drv, 5001);
+	close(fd);
+	drv.host_reset = true;
+	drv_queue(&drv, drv_packet(&drv, VSOCK_OP_CREDIT_REQUEST, 5001, 1024));
+	struct drv_packet *packet = drv_packet(&drv, VSOCK_OP_RW, 5001, 1024);
+	packet->len = 1;
+	drv_queue(&drv, packet);
+	drv_notify(&drv, VSOCK_QUEUE_TX);
+	drv_settle(&drv);
+	expect_rst(5001, 1024);
+	cr_expect(drv.closed == 2);
+}
+
+Test(vsock, reset_of_the_guest_is_told_before_the_end)
+{
+	char buffer[16];
+	int fd = drv_open(&drv, 5000);
+
+	drv_send_data(&drv, 5000, 1024, "bytes", 5);
+	drv_send(&drv, VSOCK_OP_RST, 5000, 1024);
+	cr_expect(drv.guest_reset);
+	cr_expect(drv_read(fd, buffer, sizeof(buffer)) == 5 && drv_read(fd, buffer, sizeof(buffer)) == 0);
+	close(fd);
+
+	drv.guest_reset = false;
+	fd = drv_open(&drv, 5001);
+	guest_shutdown(5001, VSOCK_SHUTDOWN_BOTH);
+	cr_expect(drv.guest_reset, "close() without shutdown() before");
+	expect_rst(5001, 1024);
+	close(fd);
+
+	drv.guest_reset = false;
+	fd = drv_open(&drv, 5002);
+	guest_shutdown(5002, VSOCK_SHUTDOWN_SEND);
+	guest_shutdown(5002, VSOCK_SHUTDOWN_BOTH);
+	cr_expect(!drv.guest_reset, "the end of its bytes was said");
+	expect_rst(5002, 1024);
+	close(fd);
+}
+
 Test(vsock, after_full_shutdown_the_port_can_be_used_again)
 {
 	for (unsigned i = 0; i < 10; i++) {

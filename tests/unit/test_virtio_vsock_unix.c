@@ -199,6 +199,31 @@ Test(vsock_unix, slow_programs_are_bounded_in_number)
 		close(fds[i]);
 }
 
+/* No descriptor is left for another program, nor for a timer: it waits, nobody asks in a circle, and it is asked for again. */
+Test(vsock_unix, accept_without_descriptors_is_tried_again)
+{
+	const struct sockaddr_un address = address_of(path);
+	const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	struct rlimit files, none;
+
+	cr_assert(connect(fd, (const struct sockaddr *)&address, sizeof(address)) == 0);
+	cr_assert(write(fd, "CONNECT 52\n", 11) == 11);
+	getrlimit(RLIMIT_NOFILE, &files);
+	none = files;
+	none.rlim_cur = 0;
+	setrlimit(RLIMIT_NOFILE, &none);
+	drv.loop->wakeups = 0;
+	for (unsigned i = 0; i < 20; i++)
+		loop_round(drv.loop, 5);
+	setrlimit(RLIMIT_NOFILE, &files);
+	cr_expect(drv.loop->wakeups == 1, "%u", drv.loop->wakeups);
+	cr_expect(drv_receive_op(&drv) == -1);
+	for (unsigned i = 0; i < 20 && drv_receive_op(&drv) != VSOCK_OP_REQUEST; i++)
+		loop_round(drv.loop, 100);
+	cr_expect(drv.packet.op == VSOCK_OP_REQUEST && drv.packet.dst_port == 52);
+	close(fd);
+}
+
 /* The first of them is pushed out by time; it does not take ten seconds here. */
 Test(vsock_unix, slow_program_is_dropped)
 {

@@ -155,6 +155,7 @@ struct drv {
 	uint16_t type;       /* and their type */
 	int host;            /* the host program's end of the last connection that port 1024 accepted */
 	unsigned accepted, closed;
+	bool host_reset, guest_reset; /* of the connections that port 1024 accepts */
 	struct drv_packet packet; /* the last that was received */
 };
 
@@ -273,7 +274,8 @@ static inline int drv_accept_pair(void *data, uint32_t port, struct vsock_ends *
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	drv->host = pair[0];
-	*ends = (struct vsock_ends){ .read_fd = pair[1], .write_fd = pair[1], .closed = drv_closed, .closed_data = drv };
+	*ends = (struct vsock_ends){ .read_fd = pair[1], .write_fd = pair[1], .closed = drv_closed, .closed_data = drv,
+				     .host_reset = &drv->host_reset, .guest_reset = &drv->guest_reset };
 	drv->accepted++;
 	return 0;
 }
