@@ -72,6 +72,7 @@ struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint16_t type, uint32
 	conn->host_port = host_port;
 	conn->guest_port = guest_port;
 	conn->state = state;
+	conn->batch = 1;
 	conn->buf_alloc = conn_grant(vsock);
 	conn->rx_cnt = conn->fwd_cnt = conn->fwd_cnt_told = vsock->first_cnt;
 	conn->tx_cnt = conn->peer_fwd_cnt = vsock->first_cnt;

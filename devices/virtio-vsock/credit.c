@@ -32,14 +32,19 @@ static uint32_t packet_min(const struct vsock_conn *conn)
 
 uint32_t credit_space(const struct vsock_conn *conn)
 {
-	const uint32_t in_flight = bytes_in_flight(conn);
+	return credit_space_after(conn, 0, 0);
+}
+
+uint32_t credit_space_after(const struct vsock_conn *conn, uint32_t bytes, uint32_t packets)
+{
+	const uint64_t in_flight = (uint64_t)bytes_in_flight(conn) + bytes;
 
 	if (in_flight >= conn->peer_buf_alloc)
 		return 0;
-	const uint32_t space = conn->peer_buf_alloc - in_flight;
+	const uint32_t space = conn->peer_buf_alloc - (uint32_t)in_flight;
 	if (in_flight == 0)
 		return space;
-	const uint64_t overhead = (conn->packets + 1ull) * PACKET_OVERHEAD;
+	const uint64_t overhead = (conn->packets + packets + 1ull) * PACKET_OVERHEAD;
 	return space >= overhead + packet_min(conn) ? space - (uint32_t)overhead : 0;
 }
 

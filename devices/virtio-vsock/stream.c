@@ -19,27 +19,54 @@ bool conn_can_read(const struct vsock_conn *conn)
 	return conn->state == VSOCK_OPEN && (conn->read_ready || conn->message) && !conn->read_over && credit_space(conn) > 0;
 }
 
-uint32_t stream_read(struct vsock_conn *conn, const struct virtq_chain *chain)
+/* Lays the payload rooms of rx buffers side by side, as far as credit goes. Returns their bytes; *count entries of vsock->iov. */
+static uint32_t gather(const struct vsock_conn *conn, unsigned buffers, uint32_t *rooms, unsigned *count)
 {
-	struct iovec *iov = conn->vsock->iov;
-	uint32_t limit = chain->writable_bytes - (uint32_t)sizeof(struct vsock_hdr);
+	struct virtio_vsock *vsock = conn->vsock;
+	uint32_t total = 0;
 
-	if (limit > credit_space(conn))
-		limit = credit_space(conn);
-	const unsigned count = iov_slice(virtq_writable(chain), chain->writable_count, sizeof(struct vsock_hdr), limit, iov);
-	const ssize_t n = end_readv(&conn->in, iov, count);
+	*count = 0;
+	for (unsigned i = 0; i < buffers; i++) {
+		const struct virtq_chain *chain = rx_buffer(vsock, i);
+		const uint32_t room = chain->writable_bytes - (uint32_t)sizeof(struct vsock_hdr);
+		const uint32_t space = credit_space_after(conn, total, i);
+		rooms[i] = room < space ? room : space;
+		if (rooms[i] == 0 || chain->writable_count > VIRTQ_MAX_SIZE - *count)
+			break;
+		*count += iov_slice(virtq_writable(chain), chain->writable_count, sizeof(struct vsock_hdr), rooms[i],
+				    vsock->iov + *count);
+		total += rooms[i];
+	}
+	return total;
+}
+
+unsigned stream_read(struct vsock_conn *conn, unsigned buffers, uint32_t *lengths)
+{
+	unsigned count, packets = 0;
+	const uint32_t limit = gather(conn, buffers, lengths, &count);
+	const ssize_t n = end_readv(&conn->in, conn->vsock->iov, count);
 
 	if (n <= 0) {
 		conn_read_failed(conn, (int)n);
 		return 0;
 	}
-	credit_sent(conn, (uint32_t)n);
+	for (uint32_t left = (uint32_t)n; left; packets++) {
+		if (lengths[packets] > left)
+			lengths[packets] = left;
+		left -= lengths[packets];
+		credit_sent(conn, lengths[packets]);
+	}
+	if ((uint32_t)n == limit) {
+		conn->batch = conn->batch < VSOCK_RX_BATCH ? 2 * conn->batch : VSOCK_RX_BATCH;
+		return packets;
+	}
+	conn->batch = 1;
 	/* Less than asked for: drained. If not, the loop tells again. */
-	if ((uint32_t)n < limit && !end_always_ready(&conn->in)) {
+	if (!end_always_ready(&conn->in)) {
 		conn->read_ready = false;
 		ends_watch(conn);
 	}
-	return (uint32_t)n;
+	return packets;
 }
 
 /* ---- guest to host ----------------------------------------------------------------------------------------------------------- */

@@ -1,13 +1,9 @@
 /*
- * The vsock device: its queues, whose turn it is (virtio 1.2, 5.10).
+ * The vsock device: what the driver sends, and the device's life (virtio 1.2, 5.10).
  *
- * tx is drained when the driver notifies it; each packet is acted on at once (packet.c). rx is filled by rx_pump(), which runs
- * at the end of every entry from outside: connections that have something to send stand in a ready list and send one packet a
- * turn. So a connection with much to send costs the others nothing but their share, and one that has nothing costs nothing at
- * all.
- *
- * When the driver offers no rx buffers, what we have to say is kept as flags of connections, and RSTs without a connection in a
- * fifo. When that is full, tx waits (5.10.6.1.2 allows it): a guest that does not read stalls only itself.
+ * tx is drained when the driver notifies it; each packet is acted on at once (packet.c). At the end of every entry from outside rx_pump()
+ * sends what is due (rx.c). A packet that has no connection is answered by a RST, which waits in a fifo. When that is full, because the driver
+ * offers no rx buffers, tx waits (5.10.6.1.2 allows it): a guest that does not read stalls only itself.
  */
 #include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
@@ -18,173 +14,17 @@
 
 #include "base/iov.h"
 
-#define ROUND_PACKETS 256u /* packets each way before the loop's other sources have their turn */
-
 static struct virtio_vsock *from_device(struct virtio_device *dev)
 {
 	return container_of(dev, struct virtio_vsock, dev);
 }
 
-/* Asks for another round, after the other sources of the loop had theirs: vsock_notify() is called again. */
-static void raise_again(struct virtio_vsock *vsock)
+void vsock_raise_again(struct virtio_vsock *vsock)
 {
 	if (vsock->again_raised)
 		return;
 	vsock->again_raised = true;
 	vsock->dev.kick(&vsock->dev, VSOCK_QUEUE_TX);
-}
-
-/* ---- rx: to the guest -------------------------------------------------------------------------------------------------------- */
-
-static void rx_push(struct virtio_vsock *vsock, const struct vsock_hdr *hdr)
-{
-	const struct virtq_chain *chain = &vsock->rx_chain;
-
-	iov_copy_in(virtq_writable(chain), chain->writable_count, 0, hdr, sizeof(*hdr));
-	virtq_push(&vsock->dev.queues[VSOCK_QUEUE_RX], chain->head, (uint32_t)sizeof(*hdr) + le32_get(hdr->len));
-}
-
-static void send_rst(struct virtio_vsock *vsock)
-{
-	const struct vsock_rst *rst = &vsock->rst_fifo[vsock->rst_head];
-	const struct vsock_hdr hdr = {
-		.src_cid = le64_make(rst->src_cid),
-		.dst_cid = le64_make(rst->dst_cid),
-		.src_port = le32_make(rst->src_port),
-		.dst_port = le32_make(rst->dst_port),
-		.type = le16_make(rst->type),
-		.op = le16_make(VSOCK_OP_RST),
-	};
-
-	vsock->rst_head = (vsock->rst_head + 1) % VSOCK_RST_FIFO;
-	vsock->rst_count--;
-	rx_push(vsock, &hdr);
-}
-
-/* Takes the most urgent thing off conn->pending that may be sent now. */
-static enum vsock_op take_pending(struct vsock_conn *conn)
-{
-	static const struct {
-		uint8_t pending;
-		uint8_t op;
-	} order[] = {
-		{ PENDING_REQUEST, VSOCK_OP_REQUEST },
-		{ PENDING_RESPONSE, VSOCK_OP_RESPONSE },
-		{ PENDING_RST, VSOCK_OP_RST },
-		{ PENDING_SHUTDOWN, VSOCK_OP_SHUTDOWN },
-		{ PENDING_CREDIT_REQUEST, VSOCK_OP_CREDIT_REQUEST },
-		{ PENDING_CREDIT_UPDATE, VSOCK_OP_CREDIT_UPDATE },
-	};
-
-	for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
-		if (!(conn->pending & order[i].pending))
-			continue;
-		conn->pending &= (uint8_t)~order[i].pending;
-		return order[i].op;
-	}
-	return VSOCK_OP_INVALID;
-}
-
-/* Sends one packet of `conn` in rx_chain. Returns false when there was nothing to send after all. */
-static bool send_one(struct vsock_conn *conn)
-{
-	struct virtio_vsock *vsock = conn->vsock;
-	enum vsock_op op = VSOCK_OP_INVALID;
-	uint32_t length = 0;
-	bool eom = false;
-
-	/* The first packet is REQUEST or RESPONSE; data before it would meet no socket. */
-	if (!(conn->pending & (PENDING_REQUEST | PENDING_RESPONSE)) && conn_can_read(conn)) {
-		length = conn->type == VSOCK_TYPE_SEQPACKET ? seqpacket_read(conn, &vsock->rx_chain, &eom)
-							    : stream_read(conn, &vsock->rx_chain);
-		if (length)
-			op = VSOCK_OP_RW;
-	}
-	if (!length)
-		op = take_pending(conn);
-	if (op == VSOCK_OP_INVALID)
-		return false;
-	const struct vsock_hdr hdr = {
-		.src_cid = le64_make(VSOCK_HOST_CID),
-		.dst_cid = le64_make(vsock->guest_cid),
-		.src_port = le32_make(conn->host_port),
-		.dst_port = le32_make(conn->guest_port),
-		.len = le32_make(length),
-		.type = le16_make(conn->type),
-		.op = le16_make((uint16_t)op),
-		.flags = le32_make(op == VSOCK_OP_SHUTDOWN ? conn->host_shut
-				   : eom                   ? VSOCK_SEQ_EOM
-							   : 0),
-		.buf_alloc = le32_make(conn->buf_alloc),
-		.fwd_cnt = le32_make(conn->fwd_cnt),
-	};
-	/* Every packet carries our credit, so none is needed for that alone. */
-	conn->fwd_cnt_told = conn->fwd_cnt;
-	conn->pending &= (uint8_t)~PENDING_CREDIT_UPDATE;
-	rx_push(vsock, &hdr);
-	if (op == VSOCK_OP_RST)
-		conn_kill(conn, 0);
-	return true;
-}
-
-/* Makes rx_chain a buffer that the driver offers. Returns false when there is none: the driver's next notification comes to us
- * then. */
-static bool rx_next(struct virtio_vsock *vsock, bool *pushed)
-{
-	struct virtq *q = &vsock->dev.queues[VSOCK_QUEUE_RX];
-
-	for (unsigned tries = 0; tries < ROUND_PACKETS; tries++) {
-		const int popped = virtq_pop(q, &vsock->rx_chain);
-		if (popped < 0) {
-			virtio_device_fail(&vsock->dev, "malformed rx queue");
-			return false;
-		}
-		if (popped == 0) {
-			vsock->rx_starved = true;
-			if (virtq_want_kicks(q, true))
-				continue;
-			return false;
-		}
-		if (vsock->rx_starved)
-			virtq_want_kicks(q, false);
-		vsock->rx_starved = false;
-		if (vsock->rx_chain.writable_bytes > sizeof(struct vsock_hdr))
-			return true;
-		/* Room for no payload: given back unused, the driver drops it. */
-		virtq_push(q, vsock->rx_chain.head, 0);
-		*pushed = true;
-	}
-	raise_again(vsock);
-	return false;
-}
-
-static void rx_pump(struct virtio_vsock *vsock)
-{
-	bool pushed = false, have_chain = false;
-	unsigned packets = 0;
-
-	while (vsock->dev.active && (vsock->rst_count || !list_empty(&vsock->ready))) {
-		if (packets++ == ROUND_PACKETS) {
-			raise_again(vsock);
-			break;
-		}
-		if (!have_chain && !rx_next(vsock, &pushed))
-			break;
-		struct vsock_conn *conn = LIST_FIRST_OF(&vsock->ready, struct vsock_conn, ready_link);
-		if (vsock->rst_count) {
-			send_rst(vsock);
-			have_chain = false;
-		} else {
-			conn_unschedule(conn);
-			have_chain = !send_one(conn);
-			conn_schedule(conn); /* behind the others */
-		}
-		pushed |= !have_chain;
-	}
-	if (have_chain)
-		virtq_unpop(&vsock->dev.queues[VSOCK_QUEUE_RX]);
-	if (pushed)
-		virtio_device_notify_driver(&vsock->dev, VSOCK_QUEUE_RX);
 }
 
 /* ---- tx: from the guest ------------------------------------------------------------------------------------------------------ */
@@ -227,7 +67,7 @@ static void tx_drain(struct virtio_vsock *vsock)
 	if (!vsock->dev.active)
 		return;
 	vsock->tx_stalled = false;
-	vsock->tx_budget = ROUND_PACKETS;
+	vsock->tx_budget = VSOCK_ROUND_PACKETS;
 	virtio_device_drain(&vsock->dev, VSOCK_QUEUE_TX, &vsock->tx_chain, handle_tx);
 }
 
@@ -256,7 +96,7 @@ void vsock_leave(struct virtio_vsock *vsock)
 			rx_pump(vsock);
 		}
 		if (vsock->dev.active && vsock->tx_stalled && vsock->rst_count < VSOCK_RST_FIFO)
-			raise_again(vsock);
+			vsock_raise_again(vsock);
 	}
 	vsock->depth--;
 }

@@ -1,7 +1,8 @@
 /*
  * What the files of this folder share: the packet header, a connection, the device. Nothing outside includes it but the unit tests.
  *
- *   virtio_vsock.c   the device: queues, whose turn it is on the rx queue
+ *   virtio_vsock.c   the device, and what comes on the tx queue
+ *   rx.c             the rx queue: buffers, and whose turn it is
  *   service.c        who serves a port of the host, connects to the guest, timeouts
  *   packet.c         what a packet from the guest means: the rules of 5.10.6 and when they end in RST
  *   connection.c     the life of a connection, from its table entry to its last callback
@@ -67,6 +68,8 @@ enum vsock_op {
 #define VSOCK_RST_FIFO 64u /* a power of two */
 #define VSOCK_SERVICES_MAX 8u
 #define VSOCK_MARKS 16u
+#define VSOCK_RX_BATCH 16u /* rx buffers that are read into at once; a power of two */
+#define VSOCK_ROUND_PACKETS 256u /* packets each way before the loop's other sources have their turn */
 #define VSOCK_EPHEMERAL_FIRST (1u << 30) /* host ports of connections that start at the host */
 #define VSOCK_TIMEOUT_NS 10000000000ull /* for the guest's answer to REQUEST, and for a host program's CONNECT line */
 
@@ -132,6 +135,7 @@ struct vsock_conn {
 	uint32_t packets; /* the sum */
 	uint64_t probe_interval_ns, probe_ns; /* when probing: how long we wait for news of the guest, and until when */
 
+	unsigned batch; /* rx buffers for the next read: more while the host end fills them all */
 	struct vsock_end in, out; /* host to guest, guest to host; with one descriptor for both only `in` is watched */
 
 	/* Bytes of the guest that the host did not take yet; see backlog.c. */
@@ -205,7 +209,10 @@ struct virtio_vsock {
 
 	struct vsock_unix *unix_side; /* owned; NULL: none */
 
-	struct virtq_chain tx_chain, rx_chain;
+	struct virtq_chain tx_chain;
+	struct virtq_chain rx_chains[VSOCK_RX_BATCH]; /* buffers at hand: rx_held from rx_first on */
+	unsigned rx_first, rx_held;
+	bool rx_pushed; /* since the driver was notified */
 	struct iovec iov[VIRTQ_MAX_SIZE]; /* slices of the chain at hand */
 };
 
@@ -220,6 +227,17 @@ void vsock_leave(struct virtio_vsock *vsock);
 
 /* Queues a RST for the sender of `hdr`, unless that was a RST. The fifo has room: handle_tx() has seen to it. */
 void vsock_rst_reply(struct virtio_vsock *vsock, const struct vsock_hdr *hdr);
+
+/* Asks for another round, after the other sources of the loop had theirs: vsock_notify() is called again. */
+void vsock_raise_again(struct virtio_vsock *vsock);
+
+/* ---- rx.c ---- */
+
+/* Sends what is due to the guest. */
+void rx_pump(struct virtio_vsock *vsock);
+
+/* A buffer at hand. */
+const struct virtq_chain *rx_buffer(const struct virtio_vsock *vsock, unsigned index);
 
 /* ---- service.c ---- */
 
@@ -292,8 +310,9 @@ void conn_write_broken(struct vsock_conn *conn);
 
 /* ---- credit.c ---- */
 
-/* Bytes that may be sent to the guest in one packet now. */
+/* Bytes that may be sent to the guest in one packet now; after `packets` more with `bytes` bytes in all. */
 uint32_t credit_space(const struct vsock_conn *conn);
+uint32_t credit_space_after(const struct vsock_conn *conn, uint32_t bytes, uint32_t packets);
 
 /* Whether the guest could ever have `bytes`, in packets of `packet_bytes`, in its buffer. */
 bool credit_covers(const struct vsock_conn *conn, uint32_t bytes, uint32_t packet_bytes);
@@ -337,8 +356,11 @@ static inline bool backlog_ready(const struct vsock_conn *conn)
 /* True when reading the host end now could give a packet for the guest. */
 bool conn_can_read(const struct vsock_conn *conn);
 
-/* Reads from the host into the payload room of `chain`. Returns the bytes, or 0: none now, or the end. */
-uint32_t stream_read(struct vsock_conn *conn, const struct virtq_chain *chain);
+/*
+ * Reads from the host into the payload room of the first `buffers` rx buffers at hand. Returns how many packets that gave, with their
+ * lengths, or 0: nothing now, or the end.
+ */
+unsigned stream_read(struct vsock_conn *conn, unsigned buffers, uint32_t *lengths);
 
 /* Takes the payload of a RW packet, which is all in the chain. Returns 0, or -EPROTO when the guest exceeds its credit. */
 int conn_receive(struct vsock_conn *conn, const struct virtq_chain *chain, uint32_t length, bool eom);

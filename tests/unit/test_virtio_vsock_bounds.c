@@ -143,6 +143,83 @@ Test(vsock_bounds, control_packets_of_a_connection_do_not_pile_up)
 	cr_expect(drv_receive_op(&drv) == -1, "the RESPONSE carried the credit");
 }
 
+/* ---- reading into several buffers at once -------------------------------------------------------------------------------------- */
+
+/* A stream of which much waits; its first packets have gone, so that more buffers are taken each time. */
+static int open_bulk(uint32_t guest_port)
+{
+	static char junk[150000];
+	const int fd = drv_open(&drv, guest_port);
+
+	cr_assert(write(fd, junk, sizeof(junk)) > 100000);
+	return fd;
+}
+
+Test(vsock_bounds, small_rx_buffer_among_others_is_given_back_once)
+{
+	unsigned used[DRV_QUEUE_SIZE] = { 0 };
+	struct drv_queue *q = &drv.queues[VSOCK_QUEUE_RX];
+
+	drv_reset(&drv);
+	drv_activate(&drv, true);
+	drv.keep_rx = true;
+	drv_offer(&drv, 0); /* for the response */
+	const int fd = open_bulk(5000);
+	for (unsigned i = 1; i <= 40; i++) {
+		drv.rx_buffer_bytes = i % 5 == 4 ? 10 : DRV_RX_BUFFER;
+		drv_offer(&drv, i);
+	}
+	drv_notify(&drv, VSOCK_QUEUE_RX);
+	drv_settle(&drv);
+	const uint16_t count = drv_get16(&drv, q->used + 2);
+	cr_expect(count == 41, "%u", count);
+	for (unsigned i = 0; i < count; i++) {
+		le32 id;
+		memcpy(&id, drv_ptr(&drv, q->used + 4 + 8u * i), sizeof(id));
+		cr_assert(le32_get(id) <= 40);
+		cr_expect(used[le32_get(id)]++ == 0, "buffer %u comes back twice", le32_get(id));
+	}
+	close(fd);
+}
+
+Test(vsock_bounds, one_read_fills_several_buffers)
+{
+	uint32_t bytes = 0;
+	unsigned packets = 0;
+
+	drv.buf_alloc = 90000;
+	const int fd = open_bulk(5000);
+	drv_settle(&drv);
+	cr_expect(drv_first(&drv)->batch == VSOCK_RX_BATCH, "while there is more than they hold");
+	while (drv_receive(&drv)) {
+		bytes += drv.packet.op == VSOCK_OP_RW ? drv.packet.len : 0;
+		packets += drv.packet.op == VSOCK_OP_RW;
+	}
+	cr_expect(bytes > 60000 && packets == (bytes + DRV_RX_BUFFER - 45) / (DRV_RX_BUFFER - 44), "%u in %u", bytes, packets);
+	struct drv_packet *credit = drv_packet(&drv, VSOCK_OP_CREDIT_UPDATE, 5000, 1024);
+	credit->fwd_cnt = bytes;
+	credit->buf_alloc = UINT32_MAX / 2;
+	drv_send_packet(&drv, credit);
+	cr_expect(drv_first(&drv)->batch == 1, "a read that finds less takes one the next time");
+	close(fd);
+}
+
+Test(vsock_bounds, several_buffers_never_exceed_credit)
+{
+	uint32_t bytes = 0;
+	unsigned packets = 0;
+
+	drv.buf_alloc = 50000;
+	const int fd = open_bulk(5000);
+	drv_settle(&drv);
+	while (drv_receive(&drv)) {
+		bytes += drv.packet.op == VSOCK_OP_RW ? drv.packet.len : 0;
+		packets += drv.packet.op == VSOCK_OP_RW;
+	}
+	cr_expect(bytes > 30000 && bytes + (packets - 1) * 640 <= 50000, "%u in %u", bytes, packets);
+	close(fd);
+}
+
 /* ---- fairness ---------------------------------------------------------------------------------------------------------------- */
 
 Test(vsock_bounds, connections_take_turns)
