@@ -139,6 +139,19 @@ int iov_pwrite_full(int fd, const struct iovec *iov, unsigned count, uint64_t of
 	return iov_io_full(write_ranges, fd, iov, count, offset);
 }
 
+int pread_full(int fd, void *to, size_t length, uint64_t offset)
+{
+	const struct iovec iov = { to, length };
+	return iov_pread_full(fd, &iov, 1, offset);
+}
+
+int pwrite_full(int fd, const void *from, size_t length, uint64_t offset)
+{
+	struct iovec iov = { .iov_len = length };
+	memcpy(&iov.iov_base, &from, sizeof(from)); /* which is only read */
+	return iov_pwrite_full(fd, &iov, 1, offset);
+}
+
 int write_full(int fd, const void *bytes, size_t length)
 {
 	const char *at = bytes;

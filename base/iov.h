@@ -31,6 +31,10 @@ unsigned iov_slice(const struct iovec *iov, unsigned count, size_t offset, size_
 int iov_pread_full(int fd, const struct iovec *iov, unsigned count, uint64_t offset);
 int iov_pwrite_full(int fd, const struct iovec *iov, unsigned count, uint64_t offset);
 
+/* The same for one range. */
+int pread_full(int fd, void *to, size_t length, uint64_t offset);
+int pwrite_full(int fd, const void *from, size_t length, uint64_t offset);
+
 /*
  * write() until all is written, EINTR repeated. Waits when the descriptor is non-blocking, as another process that has the same open
  * file description may have made it. Returns 0 or -errno.

@@ -84,8 +84,7 @@ static le32 sector_crc(const struct map_sector *sector)
 static int write_header(int fd, struct kept_header *header)
 {
 	header->crc = header_crc(header);
-	const struct iovec iov = { header, sizeof(*header) };
-	return iov_pwrite_full(fd, &iov, 1, 0);
+	return pwrite_full(fd, header, sizeof(*header), 0);
 }
 
 /* All but the binding. */
@@ -176,8 +175,7 @@ static int load_map(const struct kept *kept, struct block_states *states, struct
 		uint64_t count = kept->sector_count - number;
 		if (count > STATES_SECTORS_PER_CHUNK)
 			count = STATES_SECTORS_PER_CHUNK;
-		const struct iovec iov = { sectors, count * SECTOR_BYTES };
-		int rc = iov_pread_full(kept->fd, &iov, 1, MAP_OFFSET + number * SECTOR_BYTES);
+		int rc = pread_full(kept->fd, sectors, count * SECTOR_BYTES, MAP_OFFSET + number * SECTOR_BYTES);
 		if (rc)
 			return error_set(err, rc, "reading its map: %s", strerror(-rc));
 		for (uint64_t i = 0; i < count && rc == 0; i++)
@@ -222,8 +220,7 @@ static int write_chunk(const struct kept *kept, const struct block_states *state
 		/* Blocks behind the end of the disk have no states: a chunk that was set as a whole may say that they changed. */
 		if (count == 0)
 			return 0;
-		const struct iovec iov = { sectors, count * SECTOR_BYTES };
-		const int rc = iov_pwrite_full(kept->fd, &iov, 1, MAP_OFFSET + number * SECTOR_BYTES);
+		const int rc = pwrite_full(kept->fd, sectors, count * SECTOR_BYTES, MAP_OFFSET + number * SECTOR_BYTES);
 		if (rc)
 			return rc;
 	}
@@ -284,11 +281,10 @@ static int open_existing(struct kept *kept, enum cow_access access, uint64_t siz
 			 const struct cow_binding *binding, const void *base, struct block_states *states, struct error *err)
 {
 	struct kept_header header;
-	const struct iovec iov = { &header, sizeof(header) };
 	if ((uint64_t)st->st_size < sizeof(header))
 		return error_set(err, -EINVAL, "is no kept disk of trvmm: it is %s; remove it, and it is made anew",
 				 st->st_size ? "too short" : "empty");
-	int rc = iov_pread_full(kept->fd, &iov, 1, 0);
+	int rc = pread_full(kept->fd, &header, sizeof(header), 0);
 	if (rc)
 		return error_set(err, rc, "%s", strerror(-rc));
 	rc = check_header(&header, (uint64_t)st->st_size, size_bytes, err);

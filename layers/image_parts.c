@@ -142,12 +142,11 @@ int image_add_part(struct image *image, const char *name, struct image_part **ou
 
 static int read_part(const struct image *image, const struct image_part *part, const uint8_t *digest, char *text, struct error *err)
 {
-	const struct iovec iov = { text, part->length };
 	int ret = image->check ? chunk_check_range(image->check, part->fd, part->offset, part->length) : 0;
 	if (ret == -EBADMSG)
 		return error_set(err, ret, "%s: its copy in the cache is damaged: start again, and it is made anew", part->name);
 	if (!ret)
-		ret = iov_pread_full(part->fd, &iov, 1, part->offset);
+		ret = pread_full(part->fd, text, part->length, part->offset);
 	if (ret)
 		return error_set(err, ret, "%s cannot be read: %s", part->name, strerror(-ret));
 	if (!digest)

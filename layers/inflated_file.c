@@ -54,18 +54,6 @@ uint32_t chunk_sum(const void *bytes, size_t length)
 	return ~crc32c(~0u, bytes, length);
 }
 
-static int pread_full(int fd, void *to, size_t length, uint64_t offset)
-{
-	const struct iovec iov = { to, length };
-	return iov_pread_full(fd, &iov, 1, offset);
-}
-
-static int pwrite_full(int fd, void *from, size_t length, uint64_t offset)
-{
-	const struct iovec iov = { from, length };
-	return iov_pwrite_full(fd, &iov, 1, offset);
-}
-
 int inflated_file_write_foot(int fd, struct foot *foot)
 {
 	foot->checksum = cache_checksum(0, foot, offsetof(struct foot, checksum));

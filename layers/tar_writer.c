@@ -11,6 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/iov.h"
+
 enum { BUFFER_BYTES = 1 << 18 };
 
 struct tar_writer {
@@ -48,16 +50,9 @@ void tar_writer_destroy(struct tar_writer *writer)
 static int flush(struct tar_writer *writer, struct error *err)
 {
 	SHA256_Update(&writer->digest, writer->buffer, writer->used);
-	for (size_t done = 0; done < writer->used;) {
-		const ssize_t n = write(writer->fd, writer->buffer + done, writer->used - done);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			const int code = n ? errno : EIO;
-			return error_set(err, -code, "cannot write: %s", strerror(code));
-		}
-		done += (size_t)n;
-	}
+	const int ret = write_full(writer->fd, writer->buffer, writer->used);
+	if (ret)
+		return error_set(err, ret, "cannot write: %s", strerror(-ret));
 	writer->used = 0;
 	return 0;
 }

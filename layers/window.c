@@ -4,8 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
+#include "base/iov.h"
 #include "layers/growth_internal.h"
 #include "layers/inflated_file_internal.h"
 
@@ -36,15 +37,10 @@ static int read_full(const struct window *window, void *to, size_t length, uint6
 	const int ret = window->check ? chunk_check_range(window->check, window->fd, offset, length) : 0;
 	if (ret)
 		return ret;
-	for (size_t done = 0; done < length;) {
-		const ssize_t n = pread(window->fd, (char *)to + done, length - done, (off_t)(offset + done));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -ENODATA;
-		done += (size_t)n;
-	}
-	return 0;
+	const int read = pread_full(window->fd, to, length, offset);
+	struct stat st;
+	/* The file had these bytes when it was opened. */
+	return read == -EIO && fstat(window->fd, &st) == 0 && (uint64_t)st.st_size < offset + length ? -ENODATA : read;
 }
 
 static int refill(struct window *window, uint64_t offset)

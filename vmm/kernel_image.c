@@ -30,12 +30,6 @@
 #define PAYLOAD_LENGTH 0x24c
 #define HEADER_END 0x290
 
-static int read_at(int fd, void *to, size_t length, uint64_t offset)
-{
-	const struct iovec iov = { .iov_base = to, .iov_len = length };
-	return iov_pread_full(fd, &iov, 1, offset);
-}
-
 /* ---- ELF ---- */
 
 static const char *machine_name(unsigned machine)
@@ -84,13 +78,13 @@ static uint64_t pvh_entry_in(const uint8_t *notes, size_t length)
 static int read_program_headers(const struct kernel_image *image, Elf64_Phdr *headers, unsigned *count, struct error *err)
 {
 	Elf64_Ehdr elf;
-	int result = read_at(image->fd, &elf, sizeof(elf), 0);
+	int result = pread_full(image->fd, &elf, sizeof(elf), 0);
 	if (result < 0)
 		return error_set(err, result, "is no kernel: too short");
 	if (elf.e_phentsize != sizeof(Elf64_Phdr) || elf.e_phnum == 0 || elf.e_phnum > PROGRAM_HEADERS_MAX)
 		return error_set(err, -ENOEXEC, "is no kernel: its ELF program headers are unusable");
 	*count = elf.e_phnum;
-	result = read_at(image->fd, headers, elf.e_phnum * sizeof(*headers), elf.e_phoff);
+	result = pread_full(image->fd, headers, elf.e_phnum * sizeof(*headers), elf.e_phoff);
 	if (result < 0)
 		return error_set(err, -ENOEXEC, "is truncated: its ELF program headers are missing");
 	return 0;
@@ -103,7 +97,7 @@ static int elf_open(struct kernel_image *image, struct error *err)
 	if (fstat(image->fd, &st) < 0)
 		return error_set(err, -errno, "%s", strerror(errno));
 	image->size_bytes = (uint64_t)st.st_size;
-	int result = read_at(image->fd, &elf, sizeof(elf), 0);
+	int result = pread_full(image->fd, &elf, sizeof(elf), 0);
 	if (result < 0)
 		return error_set(err, -ENOEXEC, "is no kernel: too short");
 	if (elf.e_machine != EM_X86_64)
@@ -131,7 +125,7 @@ static int elf_open(struct kernel_image *image, struct error *err)
 		if (ph->p_type != PT_NOTE || ph->p_filesz > NOTES_BYTES_MAX || image->pvh_entry)
 			continue;
 		uint8_t *notes = malloc(ph->p_filesz + 1);
-		if (notes && read_at(image->fd, notes, ph->p_filesz, ph->p_offset) == 0)
+		if (notes && pread_full(image->fd, notes, ph->p_filesz, ph->p_offset) == 0)
 			image->pvh_entry = pvh_entry_in(notes, ph->p_filesz);
 		free(notes);
 	}
@@ -155,7 +149,7 @@ static int unpack_payload(int fd, uint64_t offset, uint64_t length, int out, str
 	uint8_t *payload = malloc(length);
 	if (!payload)
 		return error_set(err, -ENOMEM, "out of memory");
-	int result = read_at(fd, payload, length, offset);
+	int result = pread_full(fd, payload, length, offset);
 	if (result < 0) {
 		error_set(err, result, "is truncated: its payload ends at byte %llu", (unsigned long long)(offset + length));
 	} else {
@@ -258,7 +252,7 @@ static int bzimage_open(struct kernel_image *image, const uint8_t *head, const c
 	memcpy(image->setup_header, head + SETUP_SECTS, (header_end < HEADER_END ? header_end : HEADER_END) - SETUP_SECTS);
 
 	uint8_t magic[SELFMAG];
-	if (read_at(image->fd, magic, sizeof(magic), 0) < 0 || memcmp(magic, ELFMAG, SELFMAG))
+	if (pread_full(image->fd, magic, sizeof(magic), 0) < 0 || memcmp(magic, ELFMAG, SELFMAG))
 		return error_set(err, -ENOEXEC, "is a bzImage whose payload is no ELF kernel");
 	return elf_open(image, err);
 }
@@ -330,7 +324,7 @@ int kernel_image_load(const struct kernel_image *image, const struct guest_mem *
 		if (!to)
 			return error_set(err, -ENOMEM, "the kernel does not fit into %llu MiB of memory; give more with --memory",
 					 (unsigned long long)(mem->size_bytes >> 20));
-		result = read_at(image->fd, to, ph->p_filesz, ph->p_offset);
+		result = pread_full(image->fd, to, ph->p_filesz, ph->p_offset);
 		if (result < 0)
 			return error_set(err, result, "the kernel cannot be read: %s", strerror(-result));
 		if (ph->p_paddr + ph->p_memsz > last)

@@ -11,6 +11,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "base/iov.h"
 #include "base/le.h"
 
 #define CHUNK_BYTES (256u << 10)
@@ -27,17 +28,9 @@ static int sink_write(struct unpack_sink *sink, const uint8_t *data, size_t leng
 {
 	if (length > sink->limit - sink->written)
 		return -EFBIG;
-	while (length) {
-		const ssize_t n = write(sink->fd, data, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		data += n;
-		length -= (size_t)n;
-		sink->written += (uint64_t)n;
-	}
-	return 0;
+	const int result = write_full(sink->fd, data, length);
+	sink->written += result ? 0 : length;
+	return result;
 }
 
 static int unpack_gzip(const uint8_t *data, size_t length, struct unpack_sink *sink, uint8_t *chunk)

@@ -50,17 +50,9 @@ struct sink {
 
 static int sink_write_all(struct sink *sink, const uint8_t *bytes, size_t length)
 {
-	while (length) {
-		const ssize_t n = write(sink->fd, bytes, length);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EIO;
-		bytes += n;
-		length -= (size_t)n;
-		sink->at += (size_t)n;
-	}
-	return 0;
+	const int rc = write_full(sink->fd, bytes, length);
+	sink->at += rc ? 0 : length;
+	return rc;
 }
 
 /* Brings a sequential sink to byte `offset`. */
@@ -80,8 +72,7 @@ static int write_sparse(const struct sink *sink, uint64_t offset, uint8_t *bytes
 		size_t end = at;
 		while (end < length && memcmp(bytes + end, sink->zeroes, BLOCK_BYTES) != 0)
 			end += BLOCK_BYTES;
-		const struct iovec iov = { bytes + at, end - at };
-		const int rc = end > at ? iov_pwrite_full(sink->fd, &iov, 1, offset + at) : 0;
+		const int rc = end > at ? pwrite_full(sink->fd, bytes + at, end - at, offset + at) : 0;
 		if (rc)
 			return rc;
 		at = end > at ? end : at + BLOCK_BYTES;
