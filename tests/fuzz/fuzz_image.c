@@ -17,6 +17,7 @@
 
 #include "layers/image_internal.h"
 #include "layers/tar_internal.h"
+#include "tests/fuzz/require.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length);
 
@@ -32,16 +33,6 @@ struct piece {
 static struct piece pieces[PIECES_MAX];
 static uint8_t archive[PIECES_MAX * (PIECE_MAX + 1024) + 1024];
 static size_t used;
-
-static void require(int condition, const char *what)
-{
-	if (condition)
-		return;
-	fprintf(stderr, "not so: %s\n", what);
-	abort();
-}
-
-#define REQUIRE(condition) require((condition) != 0, #condition)
 
 static void put_file(const char *name, const void *bytes, size_t length)
 {

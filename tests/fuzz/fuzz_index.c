@@ -17,6 +17,7 @@
 #include "layers/builder_internal.h"
 #include "layers/index_internal.h"
 #include "layers/layers.h"
+#include "tests/fuzz/require.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length);
 
@@ -27,16 +28,6 @@ static struct layer_file layer;
 static uint8_t *good, *bad;
 static size_t good_bytes, key_end, origin_end;
 static char index_path[200];
-
-static void require(int condition, const char *what)
-{
-	if (condition)
-		return;
-	fprintf(stderr, "not so: %s\n", what);
-	abort();
-}
-
-#define REQUIRE(condition) require((condition) != 0, #condition)
 
 static uint64_t number_at(const uint8_t *bytes, size_t offset)
 {

@@ -20,16 +20,7 @@
 
 #include "layers/builder_internal.h"
 #include "layers/index_internal.h"
-
-static void require(int condition, const char *what)
-{
-	if (condition)
-		return;
-	fprintf(stderr, "not so: %s\n", what);
-	abort();
-}
-
-#define REQUIRE(condition) require((condition) != 0, #condition)
+#include "tests/fuzz/require.h"
 
 static void check_siblings(const struct tree *tree)
 {

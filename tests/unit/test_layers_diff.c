@@ -1,8 +1,8 @@
 /*
  * The difference of two trees as a layer: what comes out of applying it must be the changed tree, whatever it was. Trees are made of
- * layers in the language of a line; see test_layers_merge.c for most of it.
+ * layers in the language of layer_line.h.
  */
-#include "test_layers_util.h"
+#include "layer_line.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,49 +14,9 @@
 #include "tests/unit/hand_tree.h"
 #include "tests/unit/tree_compare.h"
 
-/* ---- trees from lines -------------------------------------------------------------------------------------------------------- */
-
-/* d/  f=text  s->to  h=>to  p|  with @mode and %seconds behind */
-static void add_word(struct archive *a, char *word)
-{
-	char octal[8] = "", time[16] = "00000000000";
-	char *seconds = strchr(word, '%');
-	if (seconds) {
-		*seconds++ = '\0';
-		snprintf(time, sizeof(time), "%011lo", strtoul(seconds, NULL, 10) & 07777777777);
-	}
-	char *mode = strchr(word, '@');
-	if (mode) {
-		*mode++ = '\0';
-		snprintf(octal, sizeof(octal), "%07o", (unsigned)strtoul(mode, NULL, 8) & 07777);
-	}
-	const char *field = mode ? octal : NULL;
-	char *hard = strstr(word, "=>"), *soft = strstr(word, "->"), *text = strchr(word, '='), *fifo = strchr(word, '|');
-	if (hard) {
-		*hard = '\0';
-		ADD(a, .name = word, .type = '1', .link = hard + 2);
-	} else if (soft) {
-		*soft = '\0';
-		ADD(a, .name = word, .type = '2', .link = soft + 2, .mode = "0000777", .mtime = time);
-	} else if (text) {
-		*text = '\0';
-		ADD(a, .name = word, .type = '0', .text = text + 1, .mode = field, .mtime = time);
-	} else if (fifo) {
-		*fifo = '\0';
-		ADD(a, .name = word, .type = '6', .mode = field, .mtime = time);
-	} else {
-		ADD(a, .name = word, .type = '5', .mode = field, .mtime = time);
-	}
-}
-
 static struct tree *tree_of(const char *line)
 {
-	struct archive a = { 0 };
-	char *copy = strdup(line), *rest = copy;
-	for (char *word; (word = strtok_r(rest, " ", &rest));)
-		add_word(&a, word);
-	archive_end(&a);
-	free(copy);
+	struct archive a = archive_of(line);
 	return archive_tree(&a);
 }
 

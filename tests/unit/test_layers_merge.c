@@ -1,48 +1,10 @@
 /*
- * The merge, in a small language: a layer is a line of items, and so is the tree that comes out, in breadth-first order.
- *
- *   d/       a directory            f=text   a regular file
- *   s->to    a symbolic link        h=>to    a hard link (in a result: the file's text again)
- *   @700     behind any: its mode, when it is not 0755 for directories and 0644 for others
+ * The merge, in the small language of layer_line.h: a layer is a line of items, and so is the tree that comes out, in breadth-first order.
+ * A hard link in a result is the file's text again.
  */
-#include "test_layers_util.h"
+#include "layer_line.h"
 
 #include <errno.h>
-
-static void add_word(struct archive *a, char *word)
-{
-	char *mode = strchr(word, '@');
-	char octal[8] = "";
-	if (mode) {
-		*mode++ = '\0';
-		snprintf(octal, sizeof(octal), "%07o", (unsigned)strtoul(mode, NULL, 8) & 07777);
-	}
-	const char *field = mode ? octal : NULL;
-	char *hard = strstr(word, "=>"), *soft = strstr(word, "->"), *text = strchr(word, '=');
-	if (hard) {
-		*hard = '\0';
-		ADD(a, .name = word, .type = '1', .link = hard + 2);
-	} else if (soft) {
-		*soft = '\0';
-		ADD(a, .name = word, .type = '2', .link = soft + 2, .mode = "0000777");
-	} else if (text) {
-		*text = '\0';
-		ADD(a, .name = word, .type = '0', .text = text + 1, .mode = field);
-	} else {
-		ADD(a, .name = word, .type = '5', .mode = field);
-	}
-}
-
-static struct archive archive_of(const char *line)
-{
-	struct archive a = { 0 };
-	char *copy = strdup(line), *rest = copy;
-	for (char *word; (word = strtok_r(rest, " ", &rest));)
-		add_word(&a, word);
-	archive_end(&a);
-	free(copy);
-	return a;
-}
 
 static size_t path_of(const struct tree *tree, uint32_t entry, char *out)
 {
