@@ -208,8 +208,8 @@ static void control_message(struct control *control, uint32_t type, const uint8_
 		on_hello(guest, body, length);
 		return;
 	}
-	/* All others begin with the session. */
-	if (length < sizeof(number))
+	/* All others begin with the session. Who has not said what version it speaks has said nothing. */
+	if (length < sizeof(number) || !guest->hello)
 		return;
 	memcpy(&number, body, sizeof(number));
 	if (le32_get(number) >= AGENT_SESSIONS_MAX || guest->gone)

@@ -146,7 +146,8 @@ static void say_message(struct input *in)
 	const uint32_t type = take(in, 1) % 9, length = take(in, 1) % (sizeof(m) - sizeof(m.header) + 1);
 	m.header.type = le32_make(type);
 	m.header.length = le32_make(length);
-	m.session = le32_make(take(in, 1) % 5);
+	const uint32_t number = take(in, 1) % 5;
+	m.session = le32_make(type == AGENT_HELLO && number == 2 ? AGENT_PROTOCOL_VERSION : number);
 	m.value = le32_make(take(in, 2));
 	m.more = le32_make(take(in, 1));
 	for (size_t i = 0; i < sizeof(m.text) && i < length; i++)

@@ -175,6 +175,50 @@ Test(session_hostile, unknown_and_short_messages_are_skipped)
 	expect_end(&p, 0, "");
 }
 
+static void early_messages(struct play *play)
+{
+	play->control = guest_connect(&play->h, AGENT_PORT_CONTROL);
+	await_run(play);
+	say_started(play, 0);
+	say_exited(play, 0, 1 << 8);
+	say_failed(play, 127, "early", 5);
+	say_hello(play, AGENT_PROTOCOL_VERSION);
+	say_failed(play, 126, "in time", 7);
+}
+
+Test(session_hostile, messages_before_hello_are_ignored)
+{
+	struct play p;
+	play(&p, early_messages);
+	expect_end(&p, 126, "in time");
+}
+
+/* Starts and ends of all sessions there may be, none of which was asked for, a million in all; in large writes, as a flood comes. */
+static void million_exits(struct play *play)
+{
+	static struct {
+		struct agent_header header;
+		struct agent_exited body;
+	} flood[1024];
+	begin(play);
+	for (uint32_t i = 0; i < 1024; i++) {
+		flood[i].header = (struct agent_header){ le32_make(i % 2 ? AGENT_EXITED : AGENT_STARTED), le32_make(sizeof(flood[i].body)) };
+		flood[i].body = (struct agent_exited){ le32_make(1 + i * 97 % 2000), le32_make(9) };
+	}
+	for (unsigned round = 0; round < 1000; round++)
+		cr_assert(send(play->control, flood, sizeof(flood), MSG_NOSIGNAL) == (ssize_t)sizeof(flood));
+	shutdown(play->out, SHUT_RDWR);
+	shutdown(play->err, SHUT_RDWR);
+	say_exited(play, 0, 5 << 8);
+}
+
+Test(session_hostile, a_million_exits)
+{
+	struct play p;
+	play(&p, million_exits);
+	expect_end(&p, 5, "");
+}
+
 static void byte_by_byte(struct play *play)
 {
 	begin(play);
