@@ -74,6 +74,9 @@ struct option_row {
 	const char *name, *argument, *help; /* argument NULL: takes none; "[=X]": may be left out, for long options without a letter */
 };
 
+/* Its line of --help. */
+void option_row_print(const struct option_row *row);
+
 bool option_argument_is_optional(const struct option_row *row);
 
 /* Gets one option; `argument` lives as long as argv. Returns 0 or -EINVAL with one line. */

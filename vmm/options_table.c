@@ -58,7 +58,7 @@ bool option_argument_is_optional(const struct option_row *row)
 	return row->argument && !strncmp(row->argument, "[=", 2);
 }
 
-static void print_row(const struct option_row *row)
+void option_row_print(const struct option_row *row)
 {
 	char left[48], with_argument[40];
 	const bool separate = row->argument && !option_argument_is_optional(row);
@@ -77,7 +77,7 @@ void options_print_help(void)
 	      "       trvmm disk export|inspect [OPTIONS]     look at the disk that a run would have; see trvmm disk --help\n"
 	      "       trvmm exec [-i] [-t] NAME COMMAND...    run another command in the machine NAME\n"
 	      "       trvmm cp [-a] NAME:PATH PATH            copy files out of the machine NAME; into it the other way round\n"
-	      "       trvmm ps|logs|stats|wait|kill|rm        list machines; see and end them\n"
+	      "       trvmm ps|logs|stats|wait|kill|rm        list machines; see and end them; each of these knows --help\n"
 	      "       trvmm proxy --tcp PORT --vsock PATH:PORT   a TCP port for a guest that speaks vsock itself\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
 	      "       trvmm cache ls|prune                    what the cache holds; remove what is not used\n"
@@ -85,7 +85,7 @@ void options_print_help(void)
 	      "Options:\n",
 	      stdout);
 	for (size_t i = 0; i < options_table_rows; i++)
-		print_row(&options_table[i]);
+		option_row_print(&options_table[i]);
 	fputs("\n"
 	      "Exit status: the command's own; 128 + n when signal n killed it; 127 not found, 126 not executable,\n"
 	      "125 when trvmm itself failed, with one line on stderr that says why. See trvmm(1).\n",
@@ -96,7 +96,7 @@ void options_print_disk_help(const struct option_row *own, size_t own_count)
 {
 	for (size_t i = 0; i < options_table_rows; i++)
 		if (options_describes_root_disk(options_table[i].id))
-			print_row(&options_table[i]);
+			option_row_print(&options_table[i]);
 	for (size_t i = 0; i < own_count; i++)
-		print_row(&own[i]);
+		option_row_print(&own[i]);
 }

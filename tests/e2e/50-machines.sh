@@ -127,6 +127,10 @@ on logs box
 check "logs afterwards" [ "$(cat "$work/out")" = to-out ]
 on rm box
 check "rm removes it" nothing_left
+for subcommand in cp exec kill logs proxy ps rm stats wait; do
+	on "$subcommand" --help
+	check "$subcommand --help" [ "$status $(wc -c <"$work/err") $(grep -cE "^Usage: trvmm $subcommand |^  -h, --help" "$work/out")" = "0 0 2" ]
+done
 
 vm -d -- no-such-command
 check "-d of a command that is not found: 127 and why" [ "$status $(cat "$work/out") $(grep -c no-such-command "$work/err")" = "127  1" ]

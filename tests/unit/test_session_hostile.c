@@ -202,7 +202,8 @@ static void million_exits(struct play *play)
 	} flood[1024];
 	begin(play);
 	for (uint32_t i = 0; i < 1024; i++) {
-		flood[i].header = (struct agent_header){ le32_make(i % 2 ? AGENT_EXITED : AGENT_STARTED), le32_make(sizeof(flood[i].body)) };
+		flood[i].header =
+		    (struct agent_header){ le32_make(i % 2 ? AGENT_EXITED : AGENT_STARTED), le32_make(sizeof(flood[i].body)) };
 		flood[i].body = (struct agent_exited){ le32_make(1 + i * 97 % 2000), le32_make(9) };
 	}
 	for (unsigned round = 0; round < 1000; round++)

@@ -82,14 +82,24 @@ static int parse_paths(struct cp *cp, const char *source, const char *destinatio
 	return 0;
 }
 
+static const struct option_row options[] = {
+	{ 'a', "archive", NULL, "keep set-user-ID bits, capabilities and device nodes of the guest; for root" },
+	{ 256, "max-size", "SIZE", "what may come out of the machine in all (default: 64G)" },
+};
+static const struct cli_command command = {
+	.usage = "cp [OPTIONS] NAME:PATH PATH, or PATH NAME:PATH",
+	.summary = "Copy a file or a tree out of a machine, or into it.",
+	.options = options,
+	.option_count = sizeof(options) / sizeof(options[0]),
+};
+
 static int parse(struct cp *cp, int argc, char **argv)
 {
-	static const struct cli_option options[] = { { 'a', "archive", false }, { 256, "max-size", true } };
 	struct error err = { "" };
 	const char *value;
 	int id;
 	optind = 0;
-	while ((id = cli_next_option(argc, argv, options, 2, false, &value)) != -1) {
+	while ((id = cli_next_option(argc, argv, &command, &value)) != -1) {
 		if (id == 0)
 			return EXIT_TRVMM;
 		cp->archive |= id == 'a';
@@ -99,7 +109,7 @@ static int parse(struct cp *cp, int argc, char **argv)
 		}
 	}
 	if (optind + 2 != argc)
-		return cli_usage("cp [-a] [--max-size SIZE] NAME:PATH PATH, or PATH NAME:PATH");
+		return cli_usage(&command);
 	return parse_paths(cp, argv[optind], argv[optind + 1], &err) < 0 ? cli_fail("cp", &err) : 0;
 }
 

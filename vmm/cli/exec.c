@@ -57,16 +57,27 @@ static int add_env(struct exec *exec, const char *argument)
 	return 0;
 }
 
+static const struct option_row options[] = {
+	{ 'i', "interactive", NULL, "pass stdin to the command" },
+	{ 't', "tty", NULL, "give it a terminal" },
+	{ 'e', "env", "K=V", "a variable, over those of the machine's own command; K alone takes the caller's value; repeatable" },
+	{ 'w', "workdir", "DIR", "working directory (default: that of the machine's own command)" },
+	{ 'u', "user", "USER[:GROUP]", "user, names or numbers (default: that of the machine's own command)" },
+};
+static const struct cli_command command = {
+	.usage = "exec [OPTIONS] NAME COMMAND [ARG...]",
+	.summary = "Run another command in a machine.",
+	.options = options,
+	.option_count = sizeof(options) / sizeof(options[0]),
+	.stop_at_word = true,
+};
+
 static int parse(struct exec *exec, int argc, char **argv)
 {
-	static const struct cli_option options[] = {
-		{ 'i', "interactive", false }, { 't', "tty", false }, { 'e', "env", true },
-		{ 'w', "workdir", true },      { 'u', "user", true },
-	};
 	const char *value;
 	int id;
 	optind = 0;
-	while ((id = cli_next_option(argc, argv, options, 5, true, &value)) != -1) {
+	while ((id = cli_next_option(argc, argv, &command, &value)) != -1) {
 		if (id == 0)
 			return EXIT_TRVMM;
 		exec->interactive |= id == 'i';
@@ -85,7 +96,7 @@ static int parse(struct exec *exec, int argc, char **argv)
 		}
 	}
 	if (optind + 2 > argc)
-		return cli_usage("exec [-i] [-t] [-e K=V] [-w DIR] [-u USER] NAME COMMAND [ARG...]");
+		return cli_usage(&command);
 	exec->name = argv[optind];
 	exec->command = argv + optind + 1;
 	return 0;

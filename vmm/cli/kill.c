@@ -28,7 +28,7 @@ static void kill_process(const struct registry_entry *entry, int fd)
 	close(pidfd);
 }
 
-static int kill_one(const char *name, void *data, struct error *err)
+int cli_kill_one(const char *name, void *data, struct error *err)
 {
 	const int number = *(const int *)data;
 	const struct remote_signal body = { le32_make((uint32_t)number) };
@@ -53,14 +53,23 @@ static int kill_one(const char *name, void *data, struct error *err)
 	return result;
 }
 
+static const struct option_row options[] = {
+	{ 's', "signal", "SIGNAL", "a name or a number (default: KILL)" },
+};
+static const struct cli_command command = {
+	.usage = "kill [OPTIONS] NAME...",
+	.summary = "Send a signal to the machines' own commands; KILL ends the machines at once.",
+	.options = options,
+	.option_count = sizeof(options) / sizeof(options[0]),
+};
+
 int cli_kill(int argc, char **argv)
 {
-	static const struct cli_option options[] = { { 's', "signal", true } };
 	struct error err = { "" };
 	const char *value;
 	int number = SIGKILL, id;
 	optind = 0;
-	while ((id = cli_next_option(argc, argv, options, 1, false, &value)) != -1) {
+	while ((id = cli_next_option(argc, argv, &command, &value)) != -1) {
 		if (id == 0)
 			return EXIT_TRVMM;
 		number = remote_parse_signal(value, &err);
@@ -68,6 +77,6 @@ int cli_kill(int argc, char **argv)
 			return cli_fail("kill", &err);
 	}
 	if (optind == argc)
-		return cli_usage("kill [-s SIGNAL] NAME...");
-	return cli_each_machine("kill", argv + optind, kill_one, &number);
+		return cli_usage(&command);
+	return cli_each_machine("kill", argv + optind, cli_kill_one, &number);
 }

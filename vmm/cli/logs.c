@@ -68,9 +68,19 @@ static long parse_lines(const char *text)
 	return isdigit((unsigned char)*text) && !*end && !errno ? lines : -1;
 }
 
+static const struct option_row options[] = {
+	{ 'f', "follow", NULL, "go on until the machine ends" },
+	{ 'n', "tail", "N", "only the last N lines (default: all)" },
+};
+static const struct cli_command command = {
+	.usage = "logs [OPTIONS] NAME",
+	.summary = "Print what a detached machine wrote.",
+	.options = options,
+	.option_count = sizeof(options) / sizeof(options[0]),
+};
+
 int cli_logs(int argc, char **argv)
 {
-	static const struct cli_option options[] = { { 'f', "follow", false }, { 'n', "tail", true } };
 	struct output_log_reader reader;
 	struct registry_entry entry;
 	struct error err = { "" };
@@ -80,7 +90,7 @@ int cli_logs(int argc, char **argv)
 	int id;
 
 	optind = 0;
-	while ((id = cli_next_option(argc, argv, options, 2, false, &value)) != -1) {
+	while ((id = cli_next_option(argc, argv, &command, &value)) != -1) {
 		if (id == 0)
 			return EXIT_TRVMM;
 		following |= id == 'f';
@@ -90,7 +100,7 @@ int cli_logs(int argc, char **argv)
 		}
 	}
 	if (optind + 1 != argc)
-		return cli_usage("logs [-f] [--tail N] NAME");
+		return cli_usage(&command);
 	if (registry_find(argv[optind], &entry, &err) < 0)
 		return cli_fail("logs", &err);
 	if (!entry.info.detached) {

@@ -4,33 +4,48 @@
 #include <getopt.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "vmm/cli/cli.h"
 
 #define OPTIONS_MAX 8
 
-int cli_next_option(int argc, char **argv, const struct cli_option *options, unsigned count, bool stop_at_word, const char **value)
+static const struct option_row help = { 'h', "help", NULL, "print this help" };
+
+static void print_help(const struct cli_command *command)
 {
-	struct option longs[OPTIONS_MAX + 1] = { { NULL, 0, NULL, 0 } };
-	char shorts[2 * OPTIONS_MAX + 4] = "", quoted[128];
-	strcpy(shorts, stop_at_word ? "+:" : ":");
-	for (unsigned i = 0; i < count && i < OPTIONS_MAX; i++) {
-		longs[i] =
-		    (struct option){ options[i].name, options[i].has_value ? required_argument : no_argument, NULL, options[i].id };
-		if (options[i].id < 256)
-			sprintf(shorts + strlen(shorts), "%c%s", options[i].id, options[i].has_value ? ":" : "");
+	printf("Usage: trvmm %s\n\n%s\n\nOptions:\n", command->usage, command->summary);
+	for (unsigned i = 0; i < command->option_count; i++)
+		option_row_print(&command->options[i]);
+	option_row_print(&help);
+}
+
+int cli_next_option(int argc, char **argv, const struct cli_command *command, const char **value)
+{
+	struct option longs[OPTIONS_MAX + 2] = { { "help", no_argument, NULL, 'h' } };
+	char shorts[2 * OPTIONS_MAX + 6] = "", quoted[128];
+	strcpy(shorts, command->stop_at_word ? "+:h" : ":h");
+	for (unsigned i = 0; i < command->option_count && i < OPTIONS_MAX; i++) {
+		const struct option_row *row = &command->options[i];
+		longs[i + 1] = (struct option){ row->name, row->argument ? required_argument : no_argument, NULL, row->id };
+		if (row->id < 256)
+			sprintf(shorts + strlen(shorts), "%c%s", row->id, row->argument ? ":" : "");
 	}
 	opterr = 0;
 	const int id = getopt_long(argc, argv, shorts, longs, NULL);
 	*value = optarg;
+	if (id == 'h') {
+		print_help(command);
+		exit(0);
+	}
 	if (id != '?' && id != ':')
 		return id;
 	const char letter[] = { '-', (char)optopt, '\0' };
 	const char *word = optopt && optopt < 256 ? letter : argv[optind - 1];
 	error_quote(quoted, sizeof(quoted), word, strlen(word));
-	message(id == ':' ? "%s: option '%s' needs a value; see trvmm --help" : "%s: unknown option '%s'; see trvmm --help",
-		argv[0], quoted);
+	message(id == ':' ? "%s: option '%s' needs a value; see trvmm %s --help" : "%s: unknown option '%s'; see trvmm %s --help",
+		argv[0], quoted, argv[0]);
 	return 0;
 }
 
@@ -40,9 +55,9 @@ int cli_fail(const char *command, const struct error *err)
 	return EXIT_TRVMM;
 }
 
-int cli_usage(const char *usage)
+int cli_usage(const struct cli_command *command)
 {
-	message("usage: trvmm %s", usage);
+	message("usage: trvmm %s", command->usage);
 	return EXIT_TRVMM;
 }
 

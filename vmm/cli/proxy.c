@@ -73,9 +73,19 @@ static int serve(struct proxy *proxy, const struct port_rule *rule, struct error
 	return result;
 }
 
+static const struct option_row options[] = {
+	{ OPT_TCP, "tcp", "[ADDR:]PORT", "where to listen (default address: 127.0.0.1)" },
+	{ OPT_VSOCK, "vsock", "PATH:PORT", "a Unix socket in Firecracker's convention, and the port behind it" },
+};
+static const struct cli_command command = {
+	.usage = "proxy --tcp [ADDR:]PORT --vsock PATH:PORT",
+	.summary = "Lead TCP connections to a vsock port of a virtual machine.",
+	.options = options,
+	.option_count = sizeof(options) / sizeof(options[0]),
+};
+
 int cli_proxy(int argc, char **argv)
 {
-	static const struct cli_option options[] = { { OPT_TCP, "tcp", true }, { OPT_VSOCK, "vsock", true } };
 	struct proxy proxy = { .complained = false };
 	struct port_rule rule = { .guest_port = 0 };
 	struct error err = { "" };
@@ -83,7 +93,7 @@ int cli_proxy(int argc, char **argv)
 	int id, result = 0;
 
 	optind = 0;
-	while ((id = cli_next_option(argc, argv, options, 2, false, &value)) != -1) {
+	while ((id = cli_next_option(argc, argv, &command, &value)) != -1) {
 		if (id == 0)
 			return EXIT_TRVMM;
 		if (id == OPT_TCP && (result = port_address_parse(value, &rule.address, &err)) < 0)
@@ -94,7 +104,7 @@ int cli_proxy(int argc, char **argv)
 			return cli_fail("proxy", &err);
 	}
 	if (optind != argc || !rule.address.length || !rule.guest_port)
-		return cli_usage("proxy --tcp [ADDR:]PORT --vsock PATH:PORT");
+		return cli_usage(&command);
 	signal(SIGPIPE, SIG_IGN);
 	serve(&proxy, &rule, &err);
 	return cli_fail("proxy", &err);

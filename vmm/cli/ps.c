@@ -52,9 +52,20 @@ static json_t *make_object(const struct registry_entry *entry)
 	return object;
 }
 
+static const struct option_row options[] = {
+	{ 'a', "all", NULL, "also those that have ended and were kept" },
+	{ 'q', "quiet", NULL, "names only" },
+	{ 256, "json", NULL, "all that is known, as JSON" },
+};
+static const struct cli_command command = {
+	.usage = "ps [OPTIONS]",
+	.summary = "List the named machines of this user.",
+	.options = options,
+	.option_count = sizeof(options) / sizeof(options[0]),
+};
+
 int cli_ps(int argc, char **argv)
 {
-	static const struct cli_option options[] = { { 'a', "all", false }, { 'q', "quiet", false }, { 256, "json", false } };
 	struct registry_entry *entries;
 	struct error err = { "" };
 	bool all = false, quiet = false, json = false;
@@ -63,7 +74,7 @@ int cli_ps(int argc, char **argv)
 	int id;
 
 	optind = 0;
-	while ((id = cli_next_option(argc, argv, options, 3, false, &value)) != -1) {
+	while ((id = cli_next_option(argc, argv, &command, &value)) != -1) {
 		if (id == 0)
 			return EXIT_TRVMM;
 		all |= id == 'a';
@@ -71,7 +82,7 @@ int cli_ps(int argc, char **argv)
 		json |= id == 256;
 	}
 	if (optind != argc)
-		return cli_usage("ps [-a] [-q] [--json]");
+		return cli_usage(&command);
 	if (registry_list(&entries, &count, &err) < 0)
 		return cli_fail("ps", &err);
 	json_t *array = json ? json_array() : NULL;

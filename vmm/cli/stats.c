@@ -59,9 +59,18 @@ static void print_figures(const struct remote_figures *figures, bool json)
 	}
 }
 
+static const struct option_row options[] = {
+	{ 256, "json", NULL, "as JSON" },
+};
+static const struct cli_command command = {
+	.usage = "stats [OPTIONS] NAME",
+	.summary = "Print what a machine has used and moved.",
+	.options = options,
+	.option_count = sizeof(options) / sizeof(options[0]),
+};
+
 int cli_stats(int argc, char **argv)
 {
-	static const struct cli_option options[] = { { 256, "json", false } };
 	struct registry_entry entry;
 	struct remote_answer answer;
 	struct remote_figures figures;
@@ -71,13 +80,13 @@ int cli_stats(int argc, char **argv)
 	int id;
 
 	optind = 0;
-	while ((id = cli_next_option(argc, argv, options, 1, false, &value)) != -1) {
+	while ((id = cli_next_option(argc, argv, &command, &value)) != -1) {
 		if (id == 0)
 			return EXIT_TRVMM;
 		json = true;
 	}
 	if (optind + 1 != argc)
-		return cli_usage("stats [--json] NAME");
+		return cli_usage(&command);
 	const int fd = remote_open(argv[optind], &entry, &err);
 	if (fd < 0)
 		return cli_fail("stats", &err);

@@ -1,4 +1,5 @@
 /* `trvmm wait NAME...`: waits until the machines have ended and prints the exit status of each. */
+#include <getopt.h>
 #include <stdio.h>
 
 #include "vmm/cli/cli.h"
@@ -21,9 +22,16 @@ static int wait_one(const char *name, void *data, struct error *err)
 	return result;
 }
 
+static const struct cli_command command = {
+	.usage = "wait NAME...",
+	.summary = "Wait until machines have ended, and print their exit statuses.",
+};
+
 int cli_wait(int argc, char **argv)
 {
-	if (argc < 2)
-		return cli_usage("wait NAME...");
-	return cli_each_machine("wait", argv + 1, wait_one, NULL);
+	const char *value;
+	optind = 0;
+	if (cli_next_option(argc, argv, &command, &value) != -1)
+		return EXIT_TRVMM;
+	return optind == argc ? cli_usage(&command) : cli_each_machine("wait", argv + optind, wait_one, NULL);
 }
