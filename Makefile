@@ -20,7 +20,7 @@ LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,
 # Debian packages: to build, for the guest kernel, for the tests.
 BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils util-linux nbdkit acl \
-	golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2
+	golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2 expect
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c
@@ -224,6 +224,7 @@ install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm-nbd $(DESTDIR)$(PREFIX)/bin/trvmm-nbd
 	install -D -m 644 $(BUILD)/guest/vmlinux $(DESTDIR)$(PREFIX)/share/trvmm/vmlinux
 	install -D -m 644 $(BUILD)/guest/busybox.tar $(DESTDIR)$(PREFIX)/share/trvmm/busybox.tar
+	install -D -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/trvmm
 	install -D -m 644 man/trvmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/trvmm.1
 
 clean: ## remove the build tree
