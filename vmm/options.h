@@ -68,6 +68,14 @@ void options_destroy(struct options *options);
 /* Appends the layers of "A[,B...]" to options->layers; a comma in a name is written "\,". Returns 0, -EINVAL or -ENOMEM with one line. */
 int options_add_layers(struct options *options, const char *argument, struct error *err);
 
+/*
+ * --env and --env-file, for others who have them: each appends to, or replaces in, options->env or options->file_env. At the end the files
+ * are merged: what --env set counts more than what is in them, wherever it stood. Each returns 0, -EINVAL or -ENOMEM with one line.
+ */
+int options_add_env(struct options *options, const char *argument, struct error *err);
+int options_add_env_file(struct options *options, const char *path, struct error *err);
+int options_merge_env_files(struct options *options, struct error *err);
+
 /* One option: what getopt needs and what --help says. An id below 256 is its letter. */
 struct option_row {
 	int id;

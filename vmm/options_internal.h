@@ -65,10 +65,6 @@ int options_add_port(struct options *options, const char *argument, struct error
 int options_add_host_file(struct options *options, const char *argument, struct error *err);
 int options_add_limit(struct options *options, const char *argument, struct error *err);
 int options_add_tmpfs(struct options *options, const char *argument, struct error *err);
-int options_add_env(struct options *options, const char *argument, struct error *err);
-int options_add_env_file(struct options *options, const char *path, struct error *err);
-/* After all options: what --env set counts more than what is in files, wherever it stood. */
-int options_merge_env_files(struct options *options, struct error *err);
 
 /* ---- options_walk.c ---- */
 

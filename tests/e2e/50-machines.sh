@@ -31,8 +31,9 @@ on exec box sh -c 'echo out; echo err >&2; exit 9'
 check "exec: exit status and streams" [ "$status $(cat "$work/out") $(cat "$work/err")" = "9 out err" ]
 on exec box no-such-command
 check "exec: a command that is not found: 127" [ $status = 127 ]
-on exec -e MINE='a b' box sh -c 'echo $SHARED $MINE $PWD $(id -u)'
-check "exec: the machine's environment and folder, and more" said "0 yes a b /usr 0"
+printf 'MINE=file\nFILE=c\n' >"$work/env"
+on exec -e MINE=first -e MINE='a b' --env-file "$work/env" box sh -c 'echo $SHARED $MINE $FILE $PWD $(id -u)'
+check "exec: the machine's environment and folder, and more" said "0 yes a b c /usr 0"
 on exec -w /tmp -u 1000 box sh -c 'echo $PWD $(id -u)'
 check "exec: another folder and user" said "0 /tmp 1000"
 check "exec -i passes stdin" [ "$(printf 'one\ntwo\n' | timeout 60 "$trvmm" exec -i box wc -l)" = 2 ]

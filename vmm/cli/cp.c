@@ -244,7 +244,8 @@ static int copy(struct cp *cp, struct error *err)
 	int result = start(cp, err);
 	if (result < 0)
 		return result;
-	const int code = cp->out ? copy_receive(cp->data_fd, &target, &problem) : copy_send(cp->data_fd, cp->host_path, STALL_S * 1000, &problem);
+	const int code = cp->out ? copy_receive(cp->data_fd, &target, &problem)
+				 : copy_send(cp->data_fd, cp->host_path, STALL_S * 1000, &problem);
 	close(cp->data_fd);
 	cp->data_fd = -1;
 	/* An end that hears nothing more has said why; ours knows better in all other cases, and the guest's need not be waited for. */

@@ -23,13 +23,14 @@
 #include "vmm/stdio.h"
 #include "vmm/terminal.h"
 
+enum { OPT_ENV_FILE = 256 };
+
 #define EXIT_KILLED (128 + SIGKILL)
 
 struct exec {
 	bool interactive, terminal;
 	const char *workdir, *user;
-	char **env; /* owned, "K=V" */
-	uint32_t env_count;
+	struct options environment; /* owned: its env, and nothing else */
 	char **command;
 	const char *name;
 	int fd; /* the connection */
@@ -42,25 +43,11 @@ struct exec {
 
 /* ---- options ----------------------------------------------------------------------------------------------------------------- */
 
-static int add_env(struct exec *exec, const char *argument)
-{
-	const char *value = strchr(argument, '=') ? "" : getenv(argument);
-	if (!value)
-		return 0; /* as docker does: what the caller does not have is not set */
-	char **grown = reallocarray(exec->env, exec->env_count + 1, sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	exec->env = grown;
-	if (asprintf(&grown[exec->env_count], "%s%s%s", argument, strchr(argument, '=') ? "" : "=", value) < 0)
-		return -ENOMEM;
-	exec->env_count++;
-	return 0;
-}
-
 static const struct option_row options[] = {
 	{ 'i', "interactive", NULL, "pass stdin to the command" },
 	{ 't', "tty", NULL, "give it a terminal" },
 	{ 'e', "env", "K=V", "a variable, over those of the machine's own command; K alone takes the caller's value; repeatable" },
+	{ OPT_ENV_FILE, "env-file", "FILE", "such variables, one a line; those of --env come over them; repeatable" },
 	{ 'w', "workdir", "DIR", "working directory (default: that of the machine's own command)" },
 	{ 'u', "user", "USER[:GROUP]", "user, names or numbers (default: that of the machine's own command)" },
 };
@@ -74,6 +61,7 @@ static const struct cli_command command = {
 
 static int parse(struct exec *exec, int argc, char **argv)
 {
+	struct error err = { "" };
 	const char *value;
 	int id;
 	optind = 0;
@@ -86,15 +74,14 @@ static int parse(struct exec *exec, int argc, char **argv)
 			exec->workdir = value;
 		if (id == 'u')
 			exec->user = value;
-		if (id == 'e' && (!*value || *value == '=')) {
-			message("exec: --env '%s': give NAME=VALUE or NAME", value);
-			return EXIT_TRVMM;
-		}
-		if (id == 'e' && add_env(exec, value) < 0) {
-			message("exec: out of memory");
-			return EXIT_TRVMM;
-		}
+		exec->environment.path_given |= id == 'e' && !strncmp(value, "PATH=", 5);
+		if (id == 'e' && options_add_env(&exec->environment, value, &err) < 0)
+			return cli_fail("exec", &err);
+		if (id == OPT_ENV_FILE && options_add_env_file(&exec->environment, value, &err) < 0)
+			return cli_fail("exec", &err);
 	}
+	if (options_merge_env_files(&exec->environment, &err) < 0)
+		return cli_fail("exec", &err);
 	if (optind + 2 > argc)
 		return cli_usage(&command);
 	exec->name = argv[optind];
@@ -176,7 +163,7 @@ static void window_size(uint16_t *rows, uint16_t *columns)
 
 static int send_request(const struct exec *exec, struct error *err)
 {
-	struct remote_exec head = { .envc = le32_make(exec->env_count) };
+	struct remote_exec head = { .envc = le32_make((uint32_t)exec->environment.env_count) };
 	uint16_t rows, columns;
 	char *body = NULL;
 	size_t length = 0;
@@ -197,8 +184,8 @@ static int send_request(const struct exec *exec, struct error *err)
 	fwrite(exec->user ? exec->user : "", 1, strlen(exec->user ? exec->user : "") + 1, stream);
 	for (uint32_t i = 0; i < argc; i++)
 		fwrite(exec->command[i], 1, strlen(exec->command[i]) + 1, stream);
-	for (uint32_t i = 0; i < exec->env_count; i++)
-		fwrite(exec->env[i], 1, strlen(exec->env[i]) + 1, stream);
+	for (size_t i = 0; i < exec->environment.env_count; i++)
+		fwrite(exec->environment.env[i], 1, strlen(exec->environment.env[i]) + 1, stream);
 	int result = fclose(stream) ? -ENOMEM : 0;
 	if (result == 0 && length > REMOTE_BODY_MAX)
 		result = -E2BIG;
@@ -335,8 +322,6 @@ int cli_exec(int argc, char **argv)
 		if (code < 0)
 			code = cli_fail("exec", &err);
 	}
-	for (uint32_t i = 0; i < exec.env_count; i++)
-		free(exec.env[i]);
-	free(exec.env);
+	options_destroy(&exec.environment);
 	return code;
 }
