@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -362,6 +363,46 @@ Test(copy, symbolic_links_are_never_followed)
 	add(&stream, COPY_ENTRY, FILE_MODE, "x", "", "bad");
 	cr_expect_eq(receive(&stream), -EBADMSG);
 	run("[ $(ls outside | wc -l) = 1 ]");
+}
+
+static atomic_bool racing;
+
+static void *race_thread(void *data)
+{
+	(void)data;
+	while (racing)
+		cr_assert(renameat2(AT_FDCWD, "t/d", AT_FDCWD, "t/swap", RENAME_EXCHANGE) == 0);
+	return NULL;
+}
+
+/* Somebody who may write to the destination makes a directory on the way a link, and back, all the time. */
+Test(copy, a_directory_that_becomes_a_link_leads_nowhere)
+{
+	static struct stream stream;
+	pthread_t thread;
+	unsigned made = 0, stopped = 0;
+	run("mkdir -p outside t/d && echo mine >outside/f && chmod 700 outside && ln -s ../outside t/swap");
+	stream = in_directory();
+	for (unsigned i = 0; i < 100; i++) {
+		add(&stream, COPY_ENTRY, FILE_MODE, i % 2 ? "d/f" : "d/new", "", "bad");
+		add(&stream, COPY_LINK, 0, i % 2 ? "d/l" : "l", "d/f", "");
+		add(&stream, COPY_LEAVE, S_IFDIR | 0777, "d", "", "");
+	}
+	add(&stream, COPY_END, 0, "", "", "");
+	racing = true;
+	pthread_create(&thread, NULL, race_thread, NULL);
+	for (unsigned i = 0; i < 300; i++) {
+		const int result = receive(&stream);
+		made += result == 0;
+		stopped += result == -ELOOP || result == -EXDEV;
+		cr_assert(result == 0 || result == -ELOOP || result == -ENOENT || result == -ENOTDIR || result == -EXDEV, "%d",
+			  result);
+	}
+	racing = false;
+	pthread_join(thread, NULL);
+	cr_expect(stopped > 0, "the race was never met: %u came through", made);
+	run("[ $(cat outside/f) = mine ] && [ $(ls outside) = f ] && [ $(stat -c %a outside) = 700 ] && [ $(stat -c %h outside/f) "
+	    "= 1 ]");
 }
 
 Test(copy, devices_and_odd_types_are_refused)
