@@ -83,7 +83,6 @@ static int receive_all(int fd, void *to, size_t length, struct error *err)
 int remote_receive(int fd, struct remote_answer *answer, struct error *err)
 {
 	struct remote_header header;
-	char quoted[sizeof(err->text)];
 	int result = receive_all(fd, &header, sizeof(header), err);
 	if (result < 0)
 		return result;
@@ -96,8 +95,7 @@ int remote_receive(int fd, struct remote_answer *answer, struct error *err)
 		return result;
 	answer->body[answer->length] = '\0';
 	if (answer->type == REMOTE_REFUSED)
-		return error_set(err, -ECONNREFUSED, "%s",
-				 error_quote(quoted, sizeof(quoted), (const char *)answer->body, answer->length));
+		return error_set(err, -ECONNREFUSED, "%s", (const char *)answer->body);
 	if (le32_get(header.version) != REMOTE_VERSION)
 		return error_set(err, -EPROTO, "the machine was started by another version of trvmm; use that one");
 	return 0;

@@ -29,8 +29,8 @@ on exec box /bin/true
 check "exec: exit status 0" [ $status = 0 ]
 on exec box sh -c 'echo out; echo err >&2; exit 9'
 check "exec: exit status and streams" [ "$status $(cat "$work/out") $(cat "$work/err")" = "9 out err" ]
-on exec box no-such-command
-check "exec: a command that is not found: 127" [ $status = 127 ]
+on exec box "no'such"
+check "exec: a command that is not found: 127, and its name, escaped once" [ "$status $(grep -cF 'exec "no\x27such": not found' "$work/err")" = "127 1" ]
 printf 'MINE=file\nFILE=c\n' >"$work/env"
 on exec -e MINE=first -e MINE='a b' --env-file "$work/env" box sh -c 'echo $SHARED $MINE $FILE $PWD $(id -u)'
 check "exec: the machine's environment and folder, and more" said "0 yes a b c /usr 0"

@@ -192,10 +192,9 @@ static int wait_for_guest(const struct cp *cp, struct error *err)
 	memcpy(&ended, answer.body, sizeof(ended));
 	if (!le32_get(ended.exit_code))
 		return 0;
-	if (answer.length > sizeof(ended))
-		error_quote(quoted, sizeof(quoted), (const char *)answer.body + sizeof(ended), answer.length - sizeof(ended));
-	else
-		read_complaint(cp, quoted, sizeof(quoted));
+	if (answer.length > sizeof(ended)) /* the machine's own words, in which the guest's are quoted */
+		return error_set(err, -EIO, "'%s': %s", cp->machine, (const char *)answer.body + sizeof(ended));
+	read_complaint(cp, quoted, sizeof(quoted));
 	return error_set(err, -EIO, "%s:%s: %s", cp->machine, cp->guest_path,
 			 *quoted ? quoted : "the copying in the guest was ended");
 }

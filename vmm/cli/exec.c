@@ -252,7 +252,6 @@ static int read_answer(struct exec *exec)
 	struct remote_answer answer;
 	struct remote_ended ended;
 	struct error err = { "" };
-	char quoted[512];
 	const int result = remote_receive(exec->fd, &answer, &err);
 	const bool is_end = result == 0 && answer.type == REMOTE_ENDED && answer.length >= sizeof(ended);
 	drain(exec);
@@ -262,9 +261,9 @@ static int read_answer(struct exec *exec)
 		return result == -ECONNRESET ? EXIT_KILLED : EXIT_TRVMM;
 	}
 	memcpy(&ended, answer.body, sizeof(ended));
-	if (answer.length > sizeof(ended))
-		message("%s", error_quote(quoted, sizeof(quoted), (const char *)answer.body + sizeof(ended),
-					  answer.length - sizeof(ended)));
+	/* What the guest had to say in it is quoted already. */
+	if (answer.length > sizeof(ended) && !error_set(&err, 0, "%s", (const char *)answer.body + sizeof(ended)))
+		message("%s", err.text);
 	return (int)(le32_get(ended.exit_code) & 0xff);
 }
 
