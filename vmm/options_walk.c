@@ -40,7 +40,9 @@ int options_walk(int argc, char **argv, const struct grammar *grammar, const cha
 	sprintf(shorts, "%s:", order);
 	for (size_t i = 0; i < grammar->count; i++) {
 		const struct option_row *row = grammar->rows[i];
-		const int argument = !row->argument ? no_argument : option_argument_is_optional(row) ? optional_argument : required_argument;
+		const int argument = !row->argument			? no_argument
+				     : option_argument_is_optional(row) ? optional_argument
+									: required_argument;
 		longs[i] = (struct option){ row->name, argument, NULL, row->id };
 		if (row->id < 256)
 			sprintf(shorts + strlen(shorts), "%c%s", row->id, row->argument ? ":" : "");

@@ -24,7 +24,7 @@ static char **init_env(void)
 	static char path[] = "PATH=" PATH_DEFAULT;
 	static char *env[ENV_MAX + 2];
 	unsigned count = 0;
-	while (environ[count] && count < ENV_MAX) {
+	while (count < ENV_MAX && environ[count]) {
 		env[count] = environ[count];
 		count++;
 	}

@@ -8,8 +8,8 @@
  *
  * Paths go from the thing that is copied, whose own path is empty and which comes first. A directory is sent as COPY_ENTRY before what is
  * in it and as COPY_LEAVE behind that, when its mode, times and extended attributes are set. COPY_END ends the stream; without it something
- * went wrong. The contents of a regular file of size_bytes > 0 are parts, each of which goes on where the one before ended, until the file is
- * complete: a hole, then data.
+ * went wrong. The contents of a regular file of size_bytes > 0 are parts, each of which goes on where the one before ended, until the file
+ * is complete: a hole, then data.
  *
  *    | struct copy_part | data ... |
  *
@@ -83,7 +83,8 @@ struct copy_target {
 
 /*
  * Reads a stream and makes what is in it. Returns 0 or -errno: -ENODATA when it ends before its end, -EBADMSG when it is malformed,
- * -EPERM for a device node without `special`, -EFBIG beyond bytes_max, -ETIMEDOUT. What was made before stays, a file that is not complete does not.
+ * -EPERM for a device node without `special`, -EFBIG beyond bytes_max, -ETIMEDOUT. What was made before stays, a file that is not complete
+ * does not.
  */
 int copy_receive(int from, const struct copy_target *target, struct copy_problem *problem);
 

@@ -153,8 +153,8 @@ static mode_t header_mode(const struct receiver *receiver)
 }
 
 /*
- * Owner first: changing it clears bits of the mode, and capabilities. The mode comes behind the extended attributes, which one that does not
- * allow its owner to write would refuse.
+ * Owner first: changing it clears bits of the mode, and capabilities. The mode comes behind the extended attributes, which one that does
+ * not allow its owner to write would refuse.
  */
 static int set_attributes(struct receiver *receiver, int fd)
 {

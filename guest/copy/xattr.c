@@ -39,6 +39,7 @@ static int add(int fd, const char *name, struct copy_xattrs *xattrs)
 		return !room || errno == ERANGE ? -E2BIG : -errno;
 	const struct xattr_head head = { .name_bytes = le16_make((uint16_t)name_bytes), .value_bytes = le32_make((uint32_t)n) };
 	memcpy(at, &head, sizeof(head));
+	/* Its length goes before it. NOLINTNEXTLINE(bugprone-not-null-terminated-result) */
 	memcpy(at + sizeof(head), name, name_bytes);
 	xattrs->length += (uint32_t)(fixed + (size_t)n);
 	return 0;

@@ -423,7 +423,8 @@ Test(agent, tmpfs_belongs_to_session_0)
 Test(agent, run_with_unterminated_or_extra_strings)
 {
 	const struct request whole = request_make(0, 0, "exit 1");
-	const size_t lengths[] = { sizeof(struct agent_run), sizeof(struct agent_run) + 2, sizeof(struct agent_run) + 3, whole.length - 1, whole.length + 1 };
+	const size_t lengths[] = { sizeof(struct agent_run), sizeof(struct agent_run) + 2, sizeof(struct agent_run) + 3, whole.length - 1,
+				   whole.length + 1 };
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
 		struct request r = whole;
 		r.length = lengths[i];
@@ -644,7 +645,8 @@ Test(agent, the_images_init_becomes_process_1)
 	write_init(&host, "echo $$ $# $(grep -c 'SigBlk:.0000000000000000' /proc/self/status) >told", path);
 	/* Who has no parent any more is process 1's. */
 	snprintf(script, sizeof(script),
-		 "while [ ! -s %s/told ]; do sleep 0.05; done; cat %s/told; (sh -c 'sleep 0.3; ps -o ppid= -p $$ | tr -d \" \"' &); sleep 1",
+		 "while [ ! -s %s/told ]; do sleep 0.05; done; cat %s/told; "
+		 "(sh -c 'sleep 0.3; ps -o ppid= -p $$ | tr -d \" \"' &); sleep 1",
 		 host.h.folder, host.h.folder);
 	const struct request r = with_init(request_make(0, 0, script), path);
 	guest_send(host.control, AGENT_RUN, r.body, r.length);
@@ -715,10 +717,12 @@ Test(agent, a_limit_of_processes)
 	struct host host;
 	char folder[] = "/tmp/trvmm-cgroup-XXXXXX", command[256], out[256];
 	cr_assert(mkdtemp(folder));
-	snprintf(command, sizeof(command), "cd %s && mkdir trvmm && touch cgroup.subtree_control trvmm/pids.max trvmm/cgroup.procs", folder);
+	snprintf(command, sizeof(command), "cd %s && mkdir trvmm && touch cgroup.subtree_control trvmm/pids.max trvmm/cgroup.procs",
+		 folder);
 	cr_assert(system(command) == 0);
 	setenv("TEST_CGROUP", folder, 1);
-	snprintf(command, sizeof(command), "cd %s && cat */pids.max && cat cgroup.subtree_control */cgroup.procs; rm -r %s", folder, folder);
+	snprintf(command, sizeof(command), "cd %s && cat */pids.max && cat cgroup.subtree_control */cgroup.procs; rm -r %s", folder,
+		 folder);
 	const struct request r = with_pids(request_make(0, 0, command), 12);
 	host_open(&host);
 	guest_send(host.control, AGENT_RUN, r.body, r.length);

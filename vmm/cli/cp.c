@@ -1,7 +1,7 @@
 /*
  * `trvmm cp [-a] [--max-size SIZE] NAME:PATH PATH` and `trvmm cp PATH NAME:PATH`: files and trees out of a machine that runs, and into it.
  *
- * A program that came with the agent runs in the guest as one end of guest/copy/copy.h, by EXEC of vmm/remote.h; the other end is here. What comes out
+ * A program of ours runs in the guest as one end of guest/copy/copy.h, by EXEC of vmm/remote.h; the other end is here. What comes out
  * of a guest is hostile: that header says what it cannot do.
  */
 #include <errno.h>

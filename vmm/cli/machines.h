@@ -17,8 +17,8 @@ struct cli_command {
 };
 
 /*
- * The next option of argv (getopt's optind goes on behind it; the first call needs optind 0). Returns its id with `value`, -1 when there are
- * no more, or 0 after a message. --help prints what there is, and ends the process.
+ * The next option of argv (getopt's optind goes on behind it; the first call needs optind 0). Returns its id with `value`, -1 when there
+ * are no more, or 0 after a message. --help prints what there is, and ends the process.
  */
 int cli_next_option(int argc, char **argv, const struct cli_command *command, const char **value);
 
