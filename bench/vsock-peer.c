@@ -5,6 +5,8 @@
  *   vsock-peer vsock PORT         on the host: listens on AF_VSOCK
  *   vsock-peer unix PATH          on the host: listens on the Unix socket PATH, as `--vsock` wants it
  *   vsock-peer pair               both ends as processes of the host, over a pair of Unix sockets
+ *   vsock-peer stamp              as the command of a run: prints the time (CLOCK_REALTIME) and ends
+ *   vsock-peer status COMMAND     on the host: runs COMMAND, which prints such a time, and takes that from its end
  *
  * The host's end prints a line `ROW NANOSECONDS` for each sample, the warm-up first; then `end`.
  */
@@ -16,13 +18,14 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { SAMPLES = 6, STREAM_BYTES = 64 << 20, PINGS = 1000, BLOCK_BYTES = 64 << 10 };
 
 struct order {
-	enum { TO_HOST, TO_GUEST, PING, QUIT } kind;
+	enum { TO_HOST, TO_GUEST, PING, CLOCK, QUIT } kind;
 	uint32_t count; /* bytes, or pings */
 };
 
@@ -62,6 +65,13 @@ static void take(int fd, size_t bytes)
 	}
 }
 
+static int64_t now_ns(clockid_t clock)
+{
+	struct timespec t;
+	clock_gettime(clock, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 static void obey(int fd)
 {
 	for (;;) {
@@ -78,14 +88,10 @@ static void obey(int fd)
 			take(fd, 1);
 			give(fd, 1);
 		}
+		const int64_t now = now_ns(CLOCK_REALTIME);
+		if (order.kind == CLOCK && write(fd, &now, sizeof(now)) != (ssize_t)sizeof(now))
+			die("write");
 	}
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
 static void command(int fd, struct order order)
@@ -97,7 +103,7 @@ static void command(int fd, struct order order)
 static void run_row(int fd, const char *name, struct order order)
 {
 	for (int sample = 0; sample < SAMPLES; sample++) {
-		const int64_t start = now_ns();
+		const int64_t start = now_ns(CLOCK_MONOTONIC);
 		command(fd, order);
 		if (order.kind == TO_HOST)
 			take(fd, order.count);
@@ -109,8 +115,21 @@ static void run_row(int fd, const char *name, struct order order)
 			give(fd, 1);
 			take(fd, 1);
 		}
-		printf("%s %lld\n", name, (long long)(now_ns() - start));
+		printf("%s %lld\n", name, (long long)(now_ns(CLOCK_MONOTONIC) - start));
 		fflush(stdout);
+	}
+}
+
+/* By how much the guest's clock is ahead, as far as the way there and back lets us see. */
+static void run_clock(int fd)
+{
+	for (int sample = 0; sample < SAMPLES; sample++) {
+		int64_t guest;
+		const int64_t start = now_ns(CLOCK_REALTIME);
+		command(fd, (struct order){ .kind = CLOCK });
+		if (read(fd, &guest, sizeof(guest)) != (ssize_t)sizeof(guest))
+			die("read");
+		printf("clock %lld\n", (long long)(guest - (start + now_ns(CLOCK_REALTIME)) / 2));
 	}
 }
 
@@ -119,8 +138,35 @@ static void measure(int fd)
 	run_row(fd, "guest-to-host", (struct order){ TO_HOST, STREAM_BYTES });
 	run_row(fd, "host-to-guest", (struct order){ TO_GUEST, STREAM_BYTES });
 	run_row(fd, "ping-pong", (struct order){ PING, PINGS });
+	run_clock(fd);
 	command(fd, (struct order){ .kind = QUIT });
 	puts("end");
+}
+
+/* From the time that the command's output says to the end of the process. */
+static void run_status(char **argv)
+{
+	for (int sample = 0; sample < SAMPLES; sample++) {
+		char text[32] = "";
+		int out[2], status;
+		if (pipe(out) < 0)
+			die("pipe");
+		const pid_t child = vfork();
+		if (child == 0) {
+			dup2(out[1], STDOUT_FILENO);
+			execvp(argv[0], argv);
+			_exit(127);
+		}
+		close(out[1]);
+		if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+			die("the command failed");
+		const int64_t end = now_ns(CLOCK_REALTIME);
+		if (read(out[0], text, sizeof(text) - 1) <= 0)
+			die("no time");
+		close(out[0]);
+		printf("status %lld\n", (long long)(end - strtoll(text, NULL, 10)));
+		fflush(stdout);
+	}
 }
 
 static int accept_one(const struct sockaddr *address, socklen_t length)
@@ -162,6 +208,10 @@ int main(int argc, char **argv)
 		struct sockaddr_un file = { .sun_family = AF_UNIX };
 		snprintf(file.sun_path, sizeof(file.sun_path), "%s", argv[2]);
 		measure(accept_one((const struct sockaddr *)&file, sizeof(file)));
+	} else if (argc == 2 && strcmp(argv[1], "stamp") == 0) {
+		printf("%lld\n", (long long)now_ns(CLOCK_REALTIME));
+	} else if (argc > 2 && strcmp(argv[1], "status") == 0) {
+		run_status(argv + 2);
 	} else if (argc == 2 && strcmp(argv[1], "pair") == 0) {
 		int pair[2];
 		if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
@@ -172,7 +222,7 @@ int main(int argc, char **argv)
 		}
 		measure(pair[0]);
 	} else {
-		fprintf(stderr, "usage: vsock-peer guest PORT | vsock PORT | unix PATH | pair\n");
+		fprintf(stderr, "usage: vsock-peer guest PORT | vsock PORT | unix PATH | pair | stamp | status COMMAND...\n");
 		return 1;
 	}
 	return 0;

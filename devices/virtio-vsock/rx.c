@@ -197,16 +197,17 @@ void rx_pump(struct virtio_vsock *vsock)
 			vsock_raise_again(vsock);
 			break;
 		}
-		packets++; /* turns that came to nothing count, too */
 		if (!vsock->rx_held && !hold_first(vsock))
 			break;
 		if (vsock->rst_count) {
 			send_rst(vsock);
+			packets++;
 			continue;
 		}
 		struct vsock_conn *conn = LIST_FIRST_OF(&vsock->ready, struct vsock_conn, ready_link);
 		conn_unschedule(conn);
-		packets += send_turn(conn);
+		const unsigned sent = send_turn(conn);
+		packets += sent ? sent : 1; /* turns that came to nothing count, too */
 		conn_schedule(conn); /* behind the others */
 	}
 	for (; vsock->rx_held; vsock->rx_held--)

@@ -63,6 +63,28 @@ Test(vsock, bytes_go_both_ways)
 	cr_expect(drv.packet.fwd_cnt == 5, "every packet carries our credit");
 }
 
+/* The guest has one packet of every kind; none of them is RW without bytes. */
+Test(vsock, every_packet_of_a_connection_carries_both_credit_fields)
+{
+	char buffer[8];
+	unsigned seen = 0;
+	const int fd = drv_open(&drv, 5000);
+
+	drv_send_data(&drv, 5000, 1024, "hello", 5);
+	cr_assert(drv_read(fd, buffer, sizeof(buffer)) == 5);
+	drv_send(&drv, VSOCK_OP_CREDIT_REQUEST, 5000, 1024);
+	cr_assert(write(fd, "x", 1) == 1);
+	shutdown(fd, SHUT_WR);
+	drv_settle(&drv);
+	while (drv_receive(&drv)) {
+		seen |= 1u << drv.packet.op;
+		cr_expect(drv.packet.fwd_cnt == 5 && drv.packet.buf_alloc == 256 << 10, "operation %u", drv.packet.op);
+		cr_expect((drv.packet.op == VSOCK_OP_RW) == (drv.packet.len > 0), "operation %u", drv.packet.op);
+	}
+	cr_expect(seen == (1u << VSOCK_OP_CREDIT_UPDATE | 1u << VSOCK_OP_RW | 1u << VSOCK_OP_SHUTDOWN), "%#x", seen);
+	close(fd);
+}
+
 Test(vsock, request_to_port_without_service_is_reset)
 {
 	drv_send(&drv, VSOCK_OP_REQUEST, 5000, 77);
