@@ -60,7 +60,7 @@ LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
 # Unit tests: tests/unit/test_X.c becomes $(BUILD)/tests/test_X, linked with everything but main.
 UNIT_TESTS := $(notdir $(basename $(wildcard tests/unit/test_*.c)))
 
-.PHONY: all guest demo check unit lab bench bench-guard asan tsan fuzz lint format install clean help bench-layers
+.PHONY: all guest demo check unit lab bench bench-guard asan tsan fuzz lint format install clean help bench-layers bench-vsock
 all: $(BUILD)/trvmm $(BUILD)/trvmm-nbd guest ## build trvmm, its guest kernel and its default layer
 guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar
 
@@ -218,6 +218,9 @@ bench-guard: all ## measure trvmm's start, and fail when it is more than 3 % abo
 bench-layers: all $(BUILD)/bench/layers-tool ## measure layers and the generated disk on this machine: build/bench/layers.md
 	$(Q)scripts/need-packages python3 e2fsprogs
 	$(Q)BUILD=$(BUILD) bench/layers
+
+bench-vsock: all ## measure vsock beside QEMU with vhost-vsock, in lab time: build/bench/vsock.md
+	$(Q)BUILD=$(BUILD) bench/vsock
 
 install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm

@@ -34,10 +34,15 @@ except ConnectionResetError:
 END
 }
 
+# How often each thread of a process went to sleep.
+sleeps() {
+	for task in "/proc/$1/task"/*; do sed -n "s/^voluntary_ctxt_switches:/${task##*/}/p" "$task/status"; done | sort
+}
+
 if [ -z "$WEB_LAYER" ]; then
 	echo "skip - nginx behind -p: the Debian layer could not be made"
 else
-	timeout 900 "$trvmm" --layers "$WEB_LAYER" --memory 512M --add "$work/nginx.conf:/nginx.conf" --add "$work/page:/www/page" \
+	timeout 900 "$trvmm" --layers "$WEB_LAYER" --memory 512M --vsock "$work/vsock" --add "$work/nginx.conf:/nginx.conf" --add "$work/page:/www/page" \
 		-p 8080:80 -p 8071:71 -p 8072:72 -p 8073:73 -p 8074:74 -- sh -c '
 		nginx -c /nginx.conf
 		socat TCP-LISTEN:71,bind=127.0.0.1 SYSTEM:md5sum &
@@ -48,6 +53,13 @@ else
 	machine=$!
 	for _ in $(seq 900); do grep -q ready "$work/out" && break; sleep 0.1; done
 	check "nginx behind -p: the machine starts" grep -q ready "$work/out"
+	sleep 3
+	sleeps "$(pgrep -P $machine)" >"$work/before"
+	sleep 10
+	sleeps "$(pgrep -P $machine)" >"$work/after"
+	# The guest has timers, so its vCPU wakes up; nobody else does, with or without sockets that wait for clients.
+	check "an idle machine: 10 s without a wakeup but the vCPU's" \
+		[ "$(comm -13 "$work/before" "$work/after" | wc -l) $(wc -l <"$work/before")" = "1 $(wc -l <"$work/after")" ]
 	requests "-p: 5,000 requests of nginx, a connection each, 64 at once" -n 5000 -c 64
 	requests "-p: 5,000 requests over 64 connections that stay" -n 5000 -c 64 -k
 	digest=$(stream | md5sum)
