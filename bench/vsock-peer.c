@@ -1,7 +1,7 @@
 /*
  * Both ends of what bench/vsock measures: a stream between the guest and the host, over vsock.
  *
- *   vsock-peer guest PORT         in the guest: connects to PORT of the host and does what it hears; as process 1 it resets the machine then
+ *   vsock-peer guest PORT         in the guest: connects to PORT of the host and does what it hears; process 1 resets the machine then
  *   vsock-peer vsock PORT         on the host: listens on AF_VSOCK
  *   vsock-peer unix PATH          on the host: listens on the Unix socket PATH, as `--vsock` wants it
  *   vsock-peer pair               both ends as processes of the host, over a pair of Unix sockets

@@ -30,8 +30,8 @@ struct ports_way {
 };
 
 /*
- * Opens a way to whoever takes the CONNECT line: a non-blocking stream socket, owned by the caller, or -errno: the client is reset. An opener
- * that looks at `way` after its return adds itself to the users.
+ * Opens a way to whoever takes the CONNECT line: a non-blocking stream socket, owned by the caller, or -errno: the client is reset. An
+ * opener that looks at `way` after its return adds itself to the users.
  */
 typedef int (*ports_opener)(void *data, struct ports_way *way);
 void ports_way_leave(struct ports_way *way);

@@ -5,8 +5,8 @@
  * for buf_alloc, however small they are; the specification knows nothing of it. So a packet costs its bytes and PACKET_OVERHEAD, a little
  * more than SKB_TRUESIZE(0), and all in flight together cost no more than buf_alloc.
  *
- * A packet is in flight until fwd_cnt has passed its end. The ends are kept in VSOCK_MARKS groups: an error of one group, always to the safe
- * side.
+ * A packet is in flight until fwd_cnt has passed its end. The ends are kept in VSOCK_MARKS groups: an error of one group, always to the
+ * safe side.
  */
 #include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"
@@ -85,9 +85,9 @@ void credit_heard(struct vsock_conn *conn, uint32_t buf_alloc, uint32_t fwd_cnt)
 }
 
 /*
- * The guest is told when half of what it may have in flight would be free if it knew. That is the smaller of our buffer and its own, to which
- * newer Linux caps its credit: a threshold of our buffer alone might never be reached, and the guest would wait for ever. While a message
- * waits for its end, the host can take no more than what came before it, which may be less than half: then every bit is told.
+ * The guest is told when half of what it may have in flight would be free if it knew. That is the smaller of our buffer and its own, to
+ * which newer Linux caps its credit: a threshold of our buffer alone might never be reached, and the guest would wait for ever. While a
+ * message waits for its end, the host can take no more than what came before it, which may be less than half: then every bit is told.
  */
 void credit_tell(struct vsock_conn *conn)
 {

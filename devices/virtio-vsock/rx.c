@@ -1,9 +1,9 @@
 /*
  * The rx queue: what goes to the guest, and whose turn it is (virtio 1.2, 5.10.6.4).
  *
- * Connections that have something to send stand in a ready list and send one packet a turn. So a connection with much to send costs the others
- * nothing but their share, and one that has nothing costs nothing at all. One that is alone, and whose host end gives more than a buffer takes,
- * reads into several buffers at once: most drivers offer pages, and a system call for each would cost more than its bytes.
+ * Connections that have something to send stand in a ready list and send one packet a turn. So a connection with much to send costs the
+ * others nothing but their share, and one that has nothing costs nothing at all. One that is alone, and whose host end gives more than a
+ * buffer takes, reads into several buffers at once: most drivers offer pages, and a system call for each would cost more than its bytes.
  *
  * When the driver offers no rx buffers, what we have to say is kept as flags of connections, and RSTs without a connection in a fifo.
  */

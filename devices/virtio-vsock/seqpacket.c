@@ -3,8 +3,9 @@
  *
  * A message that fits the rx buffer at hand is read right into it. A longer one is read whole into memory of ours, since a socket of this
  * type gives a message at once or loses the rest, and goes on in packets, the last of which says EOM. The guest gives no credit back before
- * it has all of a message, so one that its credit cannot hold would wait for ever: it breaks the connection. So does one that is longer than
- * the backlog of this connection, which bounds the memory for both ways by the same sum (conn_grant()): 256 KiB, less when there are many.
+ * it has all of a message, so one that its credit cannot hold would wait for ever: it breaks the connection. So does one that is longer
+ * than the backlog of this connection, which bounds the memory for both ways by the same sum (conn_grant()): 256 KiB, less when there are
+ * many.
  *
  * Unix sockets know no record marks: EOR is not passed on. Empty messages are dropped, since a receiver takes them for the end.
  */

@@ -2,8 +2,8 @@
  * The vsock device: what the driver sends, and the device's life (virtio 1.2, 5.10).
  *
  * tx is drained when the driver notifies it; each packet is acted on at once (packet.c). At the end of every entry from outside rx_pump()
- * sends what is due (rx.c). A packet that has no connection is answered by a RST, which waits in a fifo. When that is full, because the driver
- * offers no rx buffers, tx waits (5.10.6.1.2 allows it): a guest that does not read stalls only itself.
+ * sends what is due (rx.c). A packet that has no connection is answered by a RST, which waits in a fifo. When that is full, because the
+ * driver offers no rx buffers, tx waits (5.10.6.1.2 allows it): a guest that does not read stalls only itself.
  */
 #include "base/container.h"
 #include "devices/virtio-vsock/vsock_internal.h"

@@ -50,9 +50,9 @@ struct vsock_ends {
 	void *closed_data;
 	/*
 	 * Resets, for ends that cannot say them, as Unix sockets. Both are borrowed until `closed`; NULL: not wanted.
-	 * When the host end is found to be at its end and *host_reset is true, the guest gets RST and not SHUTDOWN. *guest_reset is set, before
-	 * the descriptors are closed, when the guest broke the connection: by RST, or by closing both directions at once, as close(2) does
-	 * without shutdown(2) before it.
+	 * When the host end is found to be at its end and *host_reset is true, the guest gets RST and not SHUTDOWN. *guest_reset is set,
+	 * before the descriptors are closed, when the guest broke the connection: by RST, or by closing both directions at once, as
+	 * close(2) does without shutdown(2) before it.
 	 */
 	const bool *host_reset;
 	bool *guest_reset;

@@ -1,6 +1,6 @@
 /*
- * AF_VSOCK for a host program, by the Unix sockets of `trvmm --vsock PATH`. Preloaded, with PATH in VSOCK_UNIX. What vsock_test uses is here,
- * and nothing else: blocking sockets that connect to the guest or are connected to by it.
+ * AF_VSOCK for a host program, by the Unix sockets of `trvmm --vsock PATH`. Preloaded, with PATH in VSOCK_UNIX. What vsock_test uses is
+ * here, and nothing else: blocking sockets that connect to the guest or are connected to by it.
  *
  *   connect to port P       PATH, "CONNECT P\n", "OK ...\n"; SOCK_SEQPACKET: PATH.seqpacket
  *   bind to port P          PATH_P
