@@ -940,6 +940,36 @@ Test(agent, proxy_keeps_half_close)
 	host_close(&host, CLOSED);
 }
 
+/* A server whose client broke off must not take what it got for all. A Unix socket says that only with bytes unread, vsock always. */
+Test(agent, proxy_passes_resets_on)
+{
+	const struct linger none = { .l_onoff = 1 };
+	struct host host;
+	char line[32], byte;
+	const int server = server_open(line);
+	proxy_open(&host);
+	int client = proxy_connect(&host, line), peer = server_accept(server, client, line);
+	struct pollfd p = { .fd = client, .events = POLLIN };
+	cr_assert(write(client, "half", 4) == 4 && write(peer, "unread", 6) == 6);
+	expect_text(peer, "half");
+	cr_assert(poll(&p, 1, 5000) == 1);
+	close(client);
+	cr_expect(recv(peer, &byte, 1, 0) == -1 && errno == ECONNRESET);
+	close(peer);
+
+	client = proxy_connect(&host, line);
+	peer = server_accept(server, client, line);
+	cr_assert(write(peer, "half", 4) == 4);
+	expect_text(client, "half");
+	setsockopt(peer, SOL_SOCKET, SO_LINGER, &none, sizeof(none));
+	close(peer);
+	cr_expect(is_closed(client));
+	cr_expect(send(client, "x", 1, MSG_NOSIGNAL) == -1, "it is no half close");
+	close(client);
+	close(server);
+	host_close(&host, CLOSED);
+}
+
 Test(agent, proxy_refuses_what_is_no_line)
 {
 	static const char *const lines[] = { "\n", "CONNECT\n", "CONNECT \n", "CONNECT 0\n", "CONNECT 65536\n", "CONNECT -1\n",
