@@ -136,12 +136,13 @@ static bool is_broken(int fd)
 	return send(fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN;
 }
 
-/* A reset is seen even where nothing is read any more. */
-static bool is_reset(int fd)
+/* A reset is seen even where nothing is read any more. EPIPE is that of a peer who had ended its words before: that stays true. */
+static int reset_error(int fd)
 {
 	int error = 0;
 	socklen_t length = sizeof(error);
-	return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error == ECONNRESET;
+	getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length);
+	return error == EPIPE ? 0 : -error;
 }
 
 int relay_event(struct relay *relay, unsigned end, uint32_t events, uint8_t *scratch)
@@ -151,8 +152,10 @@ int relay_event(struct relay *relay, unsigned end, uint32_t events, uint8_t *scr
 		result = way_run(relay, !end, scratch);
 	if (result < 0)
 		return result;
-	if (events & EPOLLERR && is_reset(relay->fds[end]))
-		return -ECONNRESET;
+	if (events & EPOLLERR)
+		result = reset_error(relay->fds[end]);
+	if (result < 0)
+		return result;
 	if (!relay->ways[!end].over && (events & (EPOLLHUP | EPOLLERR) || (events & EPOLLRDHUP && is_broken(relay->fds[end]))))
 		way_break(relay, !end);
 	return relay->ways[0].over && relay->ways[1].over;
