@@ -20,7 +20,8 @@ LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,
 # Debian packages: to build, for the guest kernel, for the tests.
 BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils \
-	util-linux nbdkit acl golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2 expect apache2-utils
+	util-linux nbdkit acl golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2 expect apache2-utils \
+	buildah
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c

@@ -1,5 +1,6 @@
 /*
- * Random images (tests/property/random-image), merged here and unpacked by umoci: the two must agree about every name and attribute.
+ * Random images (tests/property/random-image), and one that buildah makes, merged here and unpacked by umoci: the two must agree about every
+ * name and attribute.
  *
  * Seeds are 1, 2, ... so that a failure comes back; PROPERTY_SEED=N begins elsewhere, PROPERTY_COUNT=N does more.
  *
@@ -138,6 +139,19 @@ static unsigned number_of(const char *name, unsigned otherwise)
 	return text ? (unsigned)strtoul(text, NULL, 10) : otherwise;
 }
 
+/* The image named "t" in the layout. */
+static void compare_with_umoci(const char *layout)
+{
+	struct error err = { "" };
+	struct tree *tree = NULL;
+	const bool unpacks = sh("umoci raw unpack --image %s:t %s >%s/umoci.log 2>&1", layout, unpacked, root) == 0;
+	const int ret = layers_load(&layout, 1, NULL, 0, cache, &tree, &err);
+	cr_assert(unpacks, "PROPERTY_SEED=%u: umoci refuses what we %s", seed, ret ? "refuse as well" : "accept");
+	cr_assert_eq(ret, 0, "PROPERTY_SEED=%u: %s", seed, err.text);
+	compare_trees(tree);
+	tree_destroy(tree);
+}
+
 Test(property, random_images_are_what_umoci_makes_of_them)
 {
 	if (geteuid() != 0 || sh("command -v umoci >/dev/null && command -v python3 >/dev/null"))
@@ -146,17 +160,21 @@ Test(property, random_images_are_what_umoci_makes_of_them)
 	snprintf(unpacked, sizeof(unpacked), "%s/unpacked", root);
 	started = time(NULL) - 1;
 	for (seed = first; seed < first + count; seed++) {
-		struct error err = { "" };
-		struct tree *tree = NULL;
 		char path[128];
 		snprintf(path, sizeof(path), "%s/image", root);
 		cr_assert_eq(sh("rm -rf %s %s && tests/property/random-image %u %s", path, unpacked, seed, path), 0);
-		const bool unpacks = sh("umoci raw unpack --image %s:t %s >%s/umoci.log 2>&1", path, unpacked, root) == 0;
-		const char *const layers = path;
-		const int ret = layers_load(&layers, 1, NULL, 0, cache, &tree, &err);
-		cr_assert(unpacks, "PROPERTY_SEED=%u: umoci refuses what we %s", seed, ret ? "refuse as well" : "accept");
-		cr_assert_eq(ret, 0, "PROPERTY_SEED=%u: %s", seed, err.text);
-		compare_trees(tree);
-		tree_destroy(tree);
+		compare_with_umoci(path);
 	}
+}
+
+Test(property, what_buildah_makes_is_what_umoci_makes_of_it)
+{
+	if (geteuid() != 0 || sh("command -v umoci >/dev/null && command -v buildah >/dev/null && command -v setfattr >/dev/null"))
+		cr_skip_test("needs root, umoci, buildah and setfattr");
+	char path[128];
+	snprintf(unpacked, sizeof(unpacked), "%s/unpacked", root);
+	snprintf(path, sizeof(path), "%s/image", root);
+	started = time(NULL) - 1;
+	cr_assert_eq(sh("tests/property/buildah-image %s", path), 0);
+	compare_with_umoci(path);
 }
