@@ -19,10 +19,23 @@
 
 struct disk;
 
+/* A read or write among others. */
+struct disk_transfer {
+	bool write;
+	uint64_t offset;
+	const struct iovec *iov;
+	unsigned count; /* of the vector */
+	int result; /* 0 or -errno */
+};
+
+#define DISK_TRANSFERS_MAX 16
+
 struct disk_ops {
 	/* Reads or writes the bytes at `offset`, as many as the vector holds. The vector may be guest RAM. */
 	int (*readv)(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count);
 	int (*writev)(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count);
+	/* 1 to DISK_TRANSFERS_MAX of them at once, done in any order; returns when all have their result. NULL: it would save no time. */
+	void (*transfer)(struct disk *disk, struct disk_transfer *transfers, unsigned count);
 	/* What was written before is durable, as far as the disk is kept at all. */
 	int (*flush)(struct disk *disk);
 	/* The bytes are not needed any more: they read as zeroes from now on. */

@@ -40,13 +40,14 @@ static void tell(struct disk_nbd *nbd, const char *what, const char *why)
 		error_quote(quoted, sizeof(quoted), why, strnlen(why, NBD_TEXT_BYTES)));
 }
 
-/* One request and its reply. */
-static int ask(struct disk_nbd *nbd, const struct nbd_request *request)
+/* The next reply; news are told. */
+static int hear(struct disk_nbd *nbd)
 {
 	struct nbd_reply reply;
-	ssize_t n = send(nbd->socket, request, sizeof(*request), MSG_NOSIGNAL);
-	while (n > 0 && (n = recv(nbd->socket, &reply, sizeof(reply), 0)) < 0 && errno == EINTR)
-		n = 1;
+	ssize_t n;
+	do
+		n = recv(nbd->socket, &reply, sizeof(reply), 0);
+	while (n < 0 && errno == EINTR);
 	if (n != (ssize_t)sizeof(reply)) {
 		if (!nbd->gone)
 			tell(nbd, "trvmm-nbd has ended; the guest gets I/O errors", "");
@@ -60,34 +61,98 @@ static int ask(struct disk_nbd *nbd, const struct nbd_request *request)
 	return reply.error > 0 || reply.error < -4095 ? -EIO : reply.error;
 }
 
-static int nbd_transfer(struct disk *disk, enum nbd_op op, uint64_t offset, const struct iovec *iov, unsigned count)
+/* One request and its reply. A request that cannot be sent has none, which is heard as well. */
+static int ask(struct disk_nbd *nbd, const struct nbd_request *request)
 {
-	struct disk_nbd *nbd = (struct disk_nbd *)disk;
-	const size_t total = iov_total(iov, count);
-	for (size_t at = 0; at < total;) {
-		const struct nbd_request request = { .op = op,
-						     .offset = offset + at,
-						     .length = total - at < NBD_WINDOW_BYTES ? total - at : NBD_WINDOW_BYTES };
-		if (op == NBD_OP_WRITE)
-			iov_copy_out(iov, count, at, nbd->window, request.length);
-		const int rc = ask(nbd, &request);
-		if (rc < 0)
-			return rc;
-		if (op == NBD_OP_READ)
-			iov_copy_in(iov, count, at, nbd->window, request.length);
-		at += request.length;
+	(void)!send(nbd->socket, request, sizeof(*request), MSG_NOSIGNAL);
+	return hear(nbd);
+}
+
+/* ---- transfers: as much of them as the window holds, again and again --------------------------------------------------------- */
+
+/* What of a transfer is in flight. */
+struct part {
+	struct nbd_request request;
+	unsigned transfer;
+};
+
+struct round {
+	struct disk_nbd *nbd;
+	struct disk_transfer *transfers;
+	uint64_t done[DISK_TRANSFERS_MAX]; /* bytes of each */
+	struct part parts[NBD_REQUESTS_MAX];
+	unsigned count;
+	uint32_t used; /* of the window */
+};
+_Static_assert(DISK_TRANSFERS_MAX <= NBD_REQUESTS_MAX, "a part of each can be in flight");
+
+/* Adds what is left of a transfer, as far as there is room; data to be written goes to the window. */
+static void add_part(struct round *round, unsigned number)
+{
+	const struct disk_transfer *transfer = &round->transfers[number];
+	const uint64_t done = round->done[number], left = iov_total(transfer->iov, transfer->count) - done;
+	const uint32_t room = NBD_WINDOW_BYTES - round->used;
+	if (transfer->result || left == 0 || room == 0)
+		return;
+	struct part *part = &round->parts[round->count++];
+	*part = (struct part){ .transfer = number,
+			       .request = { .op = transfer->write ? NBD_OP_WRITE : NBD_OP_READ,
+					    .window = round->used,
+					    .offset = transfer->offset + done,
+					    .length = left < room ? left : room } };
+	if (transfer->write)
+		iov_copy_out(transfer->iov, transfer->count, done, round->nbd->window + round->used, part->request.length);
+	round->used += (uint32_t)part->request.length;
+}
+
+static void send_parts(struct round *round)
+{
+	for (unsigned i = 0; i < round->count; i++) {
+		struct nbd_request *request = &round->parts[i].request;
+		request->more = i + 1 < round->count;
+		(void)!send(round->nbd->socket, request, sizeof(*request), MSG_NOSIGNAL);
 	}
-	return 0;
+}
+
+static void hear_parts(struct round *round)
+{
+	for (unsigned i = 0; i < round->count; i++) {
+		const struct part *part = &round->parts[i];
+		struct disk_transfer *transfer = &round->transfers[part->transfer];
+		transfer->result = hear(round->nbd);
+		if (transfer->result == 0 && !transfer->write)
+			iov_copy_in(transfer->iov, transfer->count, round->done[part->transfer],
+				    round->nbd->window + part->request.window, part->request.length);
+		round->done[part->transfer] += part->request.length;
+	}
+}
+
+static void nbd_transfer(struct disk *disk, struct disk_transfer *transfers, unsigned count)
+{
+	struct round round = { .nbd = (struct disk_nbd *)disk, .transfers = transfers };
+	for (unsigned i = 0; i < count; i++)
+		transfers[i].result = 0;
+	do {
+		round.count = round.used = 0;
+		for (unsigned i = 0; i < count; i++)
+			add_part(&round, i);
+		send_parts(&round);
+		hear_parts(&round);
+	} while (round.count);
 }
 
 static int nbd_readv(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count)
 {
-	return nbd_transfer(disk, NBD_OP_READ, offset, iov, count);
+	struct disk_transfer transfer = { .offset = offset, .iov = iov, .count = count };
+	nbd_transfer(disk, &transfer, 1);
+	return transfer.result;
 }
 
 static int nbd_writev(struct disk *disk, uint64_t offset, const struct iovec *iov, unsigned count)
 {
-	return nbd_transfer(disk, NBD_OP_WRITE, offset, iov, count);
+	struct disk_transfer transfer = { .write = true, .offset = offset, .iov = iov, .count = count };
+	nbd_transfer(disk, &transfer, 1);
+	return transfer.result;
 }
 
 static int nbd_flush(struct disk *disk)
@@ -127,6 +192,7 @@ static void nbd_destroy(struct disk *disk)
 static const struct disk_ops nbd_ops = {
 	.readv = nbd_readv,
 	.writev = nbd_writev,
+	.transfer = nbd_transfer,
 	.flush = nbd_flush,
 	.discard = nbd_discard,
 	.write_zeroes = nbd_write_zeroes,

@@ -34,12 +34,23 @@ struct blk_range {
 _Static_assert(sizeof(struct blk_range) == 16, "5.2.6");
 #define BLK_RANGE_F_UNMAP 1u
 
+/* Reads and writes that are to be done at once. */
+struct blk_batch {
+	unsigned count;
+	struct disk_transfer transfers[DISK_TRANSFERS_MAX];
+	struct {
+		struct virtq_chain chain;
+		struct iovec payload[VIRTQ_MAX_SIZE];
+	} requests[DISK_TRANSFERS_MAX];
+};
+
 struct virtio_blk {
 	struct virtio_device dev; /* first: callbacks get a pointer to it */
-	struct disk *disk;        /* borrowed */
+	struct disk *disk; /* borrowed */
 	struct virtio_blk_config config;
-	struct virtq_chain chain;               /* the request being served */
-	struct iovec payload[VIRTQ_MAX_SIZE];   /* its data, without header and status */
+	struct virtq_chain chain; /* the request being served */
+	struct blk_batch *batch; /* owned; empty between notifications; NULL: the disk does one at a time */
+	struct iovec payload[VIRTQ_MAX_SIZE]; /* its data, without header and status */
 	/* Written by the loop's thread, read by any. */
 	_Atomic uint64_t reads, read_bytes, writes, written_bytes;
 };
@@ -62,26 +73,37 @@ static uint8_t status_of(int result)
 	return result == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
 }
 
-/* Reads or writes `length` bytes of the chain's data at `sector`. */
-static uint8_t blk_transfer(struct virtio_blk *blk, uint64_t sector, uint32_t length, bool write)
+/*
+ * What a read or write of the chain asks for; its vector is put into `payload`, which has room for VIRTQ_MAX_SIZE ranges. Returns false when
+ * it cannot be.
+ */
+static bool blk_parse_transfer(struct virtio_blk *blk, const struct virtq_chain *chain, uint64_t sector, bool write,
+			       struct iovec *payload, struct disk_transfer *transfer)
 {
-	struct virtq_chain *chain = &blk->chain;
-	if (length % DISK_SECTOR_BYTES || !range_valid(blk, sector, length / DISK_SECTOR_BYTES))
-		return VIRTIO_BLK_S_IOERR;
-	if (write && blk->disk->read_only)
-		return VIRTIO_BLK_S_IOERR;
+	const uint32_t length =
+	    write ? chain->readable_bytes - (uint32_t)sizeof(struct blk_request_header) : chain->writable_bytes - 1;
+	if (length % DISK_SECTOR_BYTES || !range_valid(blk, sector, length / DISK_SECTOR_BYTES) || (write && blk->disk->read_only))
+		return false;
+	*transfer = (struct disk_transfer){ .write = write, .offset = sector * DISK_SECTOR_BYTES, .iov = payload };
 	if (length == 0)
-		return VIRTIO_BLK_S_OK;
-	const uint64_t offset = sector * DISK_SECTOR_BYTES;
+		return true;
 	count(write ? &blk->writes : &blk->reads, 1);
 	count(write ? &blk->written_bytes : &blk->read_bytes, length);
-	if (write) {
-		const unsigned parts = iov_slice(virtq_readable(chain), chain->readable_count, sizeof(struct blk_request_header), length,
-						 blk->payload);
-		return status_of(blk->disk->ops->writev(blk->disk, offset, blk->payload, parts));
-	}
-	const unsigned parts = iov_slice(virtq_writable(chain), chain->writable_count, 0, length, blk->payload);
-	return status_of(blk->disk->ops->readv(blk->disk, offset, blk->payload, parts));
+	transfer->count =
+	    write ? iov_slice(virtq_readable(chain), chain->readable_count, sizeof(struct blk_request_header), length, payload)
+		  : iov_slice(virtq_writable(chain), chain->writable_count, 0, length, payload);
+	return true;
+}
+
+static uint8_t blk_transfer(struct virtio_blk *blk, uint64_t sector, bool write)
+{
+	struct disk_transfer transfer;
+	struct disk *disk = blk->disk;
+	if (!blk_parse_transfer(blk, &blk->chain, sector, write, blk->payload, &transfer))
+		return VIRTIO_BLK_S_IOERR;
+	if (transfer.count == 0)
+		return VIRTIO_BLK_S_OK;
+	return status_of((write ? disk->ops->writev : disk->ops->readv)(disk, transfer.offset, transfer.iov, transfer.count));
 }
 
 static uint8_t blk_get_id(struct virtio_blk *blk, uint32_t room, uint32_t *written)
@@ -116,8 +138,8 @@ static uint8_t blk_ranges(struct virtio_blk *blk, uint32_t type, uint32_t length
 		const uint64_t offset = le64_get(ranges[i].sector) * DISK_SECTOR_BYTES;
 		const uint64_t bytes = (uint64_t)le32_get(ranges[i].sector_count) * DISK_SECTOR_BYTES;
 		const bool unmap = le32_get(ranges[i].flags) & BLK_RANGE_F_UNMAP;
-		const int result = type == VIRTIO_BLK_T_DISCARD ? disk->ops->discard(disk, offset, bytes) :
-								  disk->ops->write_zeroes(disk, offset, bytes, unmap);
+		const int result = type == VIRTIO_BLK_T_DISCARD ? disk->ops->discard(disk, offset, bytes)
+								: disk->ops->write_zeroes(disk, offset, bytes, unmap);
 		if (result < 0)
 			return VIRTIO_BLK_S_IOERR;
 	}
@@ -137,12 +159,12 @@ static uint8_t blk_serve(struct virtio_blk *blk, uint32_t *data_written)
 	const uint32_t type = le32_get(header.type);
 	switch (type) {
 	case VIRTIO_BLK_T_IN:
-		status = blk_transfer(blk, le64_get(header.sector), data_out, false);
+		status = blk_transfer(blk, le64_get(header.sector), false);
 		if (status == VIRTIO_BLK_S_OK)
 			*data_written = data_out;
 		return status;
 	case VIRTIO_BLK_T_OUT:
-		return blk_transfer(blk, le64_get(header.sector), data_in, true);
+		return blk_transfer(blk, le64_get(header.sector), true);
 	case VIRTIO_BLK_T_FLUSH:
 		return status_of(blk->disk->ops->flush(blk->disk));
 	case VIRTIO_BLK_T_GET_ID:
@@ -155,6 +177,53 @@ static uint8_t blk_serve(struct virtio_blk *blk, uint32_t *data_written)
 	}
 }
 
+/*
+ * The status byte is the last writable one. The length tells the driver which bytes from the start were written, so it is counted only when
+ * all before it was.
+ */
+static void blk_answer(struct virtq *q, const struct virtq_chain *chain, uint8_t status, uint32_t data_written)
+{
+	iov_copy_in(virtq_writable(chain), chain->writable_count, chain->writable_bytes - 1, &status, 1);
+	virtq_push(q, chain->head, data_written == chain->writable_bytes - 1 ? data_written + 1 : data_written);
+}
+
+/* Has what was collected done. */
+static void blk_submit(struct virtio_blk *blk, struct virtq *q)
+{
+	struct blk_batch *batch = blk->batch;
+	if (!batch || batch->count == 0)
+		return;
+	blk->disk->ops->transfer(blk->disk, batch->transfers, batch->count);
+	for (unsigned i = 0; i < batch->count; i++) {
+		const struct virtq_chain *chain = &batch->requests[i].chain;
+		const struct disk_transfer *transfer = &batch->transfers[i];
+		blk_answer(q, chain, status_of(transfer->result),
+			   transfer->result || transfer->write ? 0 : chain->writable_bytes - 1);
+	}
+	batch->count = 0;
+}
+
+/* Whether the chain is a read or write that was put among others. */
+static bool blk_collect(struct virtio_blk *blk, const struct virtq_chain *chain)
+{
+	struct blk_batch *batch = blk->batch;
+	struct blk_request_header header;
+	if (!batch)
+		return false;
+	iov_copy_out(virtq_readable(chain), chain->readable_count, 0, &header, sizeof(header));
+	const uint32_t type = le32_get(header.type);
+	if (type != VIRTIO_BLK_T_IN && type != VIRTIO_BLK_T_OUT)
+		return false;
+	const unsigned i = batch->count;
+	if (!blk_parse_transfer(blk, chain, le64_get(header.sector), type == VIRTIO_BLK_T_OUT, batch->requests[i].payload,
+				&batch->transfers[i]) ||
+	    batch->transfers[i].count == 0)
+		return false;
+	batch->requests[i].chain = *chain;
+	batch->count++;
+	return true;
+}
+
 static bool blk_handle(struct virtio_device *dev, struct virtq *q, struct virtq_chain *chain)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)dev;
@@ -163,12 +232,16 @@ static bool blk_handle(struct virtio_device *dev, struct virtq *q, struct virtq_
 		virtq_push(q, chain->head, 0);
 		return true;
 	}
+	if (blk_collect(blk, chain)) {
+		if (blk->batch->count == DISK_TRANSFERS_MAX)
+			blk_submit(blk, q);
+		return true;
+	}
+	/* Anything else comes after what was asked for before it. */
+	blk_submit(blk, q);
 	uint32_t data_written = 0;
 	const uint8_t status = blk_serve(blk, &data_written);
-	iov_copy_in(virtq_writable(chain), chain->writable_count, chain->writable_bytes - 1, &status, 1);
-	/* The length tells the driver which bytes from the start were written: the status byte stands at the end of the data, so it is
-	 * counted only when all before it was. */
-	virtq_push(q, chain->head, data_written == chain->writable_bytes - 1 ? data_written + 1 : data_written);
+	blk_answer(q, chain, status, data_written);
 	return true;
 }
 
@@ -187,6 +260,10 @@ static void blk_notify(struct virtio_device *dev, unsigned index)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)dev;
 	virtio_device_drain(dev, index, &blk->chain, blk_handle);
+	if (!blk->batch || blk->batch->count == 0)
+		return;
+	blk_submit(blk, &dev->queues[index]);
+	virtio_device_notify_driver(dev, index);
 }
 
 static const struct virtio_device_ops blk_ops = {
@@ -205,6 +282,11 @@ int virtio_blk_create(struct loop *loop, const struct guest_mem *mem, struct dis
 	if (!blk)
 		return -ENOMEM;
 	blk->disk = disk;
+	blk->batch = disk->ops->transfer ? calloc(1, sizeof(*blk->batch)) : NULL;
+	if (disk->ops->transfer && !blk->batch) {
+		free(blk);
+		return -ENOMEM;
+	}
 	blk->config = (struct virtio_blk_config){
 		.capacity = htole64(disk->size_bytes / DISK_SECTOR_BYTES),
 		.seg_max = htole32(SEG_MAX),
@@ -237,6 +319,8 @@ int virtio_blk_create(struct loop *loop, const struct guest_mem *mem, struct dis
 
 void virtio_blk_destroy(struct virtio_blk *blk)
 {
+	if (blk)
+		free(blk->batch);
 	free(blk);
 }
 

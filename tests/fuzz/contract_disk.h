@@ -88,13 +88,39 @@ static inline void contract_destroy(struct disk *disk)
 	(void)disk; /* it is its user's */
 }
 
-static const struct disk_ops contract_ops = { contract_readv,   contract_writev,       contract_flush,
-					      contract_discard, contract_write_zeroes, contract_destroy };
+static inline void contract_transfer(struct disk *disk, struct disk_transfer *transfers, unsigned count)
+{
+	assert(count > 0 && count <= DISK_TRANSFERS_MAX);
+	for (unsigned i = 0; i < count; i++) {
+		struct disk_transfer *t = &transfers[i];
+		t->result = (t->write ? contract_writev : contract_readv)(disk, t->offset, t->iov, t->count);
+	}
+}
 
-static inline void contract_disk_init(struct contract_disk *disk, const struct fake_ram *ram, bool read_only)
+static const struct disk_ops contract_ops = {
+	.readv = contract_readv,
+	.writev = contract_writev,
+	.flush = contract_flush,
+	.discard = contract_discard,
+	.write_zeroes = contract_write_zeroes,
+	.destroy = contract_destroy,
+};
+
+/* For one that takes several requests at once. */
+static const struct disk_ops contract_transfer_ops = {
+	.readv = contract_readv,
+	.writev = contract_writev,
+	.transfer = contract_transfer,
+	.flush = contract_flush,
+	.discard = contract_discard,
+	.write_zeroes = contract_write_zeroes,
+	.destroy = contract_destroy,
+};
+
+static inline void contract_disk_init(struct contract_disk *disk, const struct fake_ram *ram, bool read_only, bool several)
 {
 	memset(disk, 0, sizeof(*disk));
-	disk->disk = (struct disk){ .ops = &contract_ops, .size_bytes = CONTRACT_DISK_BYTES, .read_only = read_only };
+	disk->disk = (struct disk){ .ops = several ? &contract_transfer_ops : &contract_ops, .size_bytes = CONTRACT_DISK_BYTES, .read_only = read_only };
 	memcpy(disk->disk.id, "a name of twenty by!", DISK_ID_BYTES);
 	disk->ram = ram;
 	memset(disk->bytes, read_only ? 0xda : 0xd5, sizeof(disk->bytes));

@@ -109,7 +109,7 @@ static void start(struct input *in)
 	if (!ram.bytes)
 		fake_ram_init(&ram, RAM_BYTES);
 	memset(ram.bytes, 0, RAM_BYTES);
-	contract_disk_init(&disk, &ram, how & 1);
+	contract_disk_init(&disk, &ram, how & 1, how & 4);
 	const int made = virtio_blk_create(NULL, &ram.mem, &disk.disk, &blk);
 	assert(made == 0);
 	dev = virtio_blk_device(blk);

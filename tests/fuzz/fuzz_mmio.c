@@ -248,7 +248,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	loop = loop_create();
 	assert(loop);
 	if (kind < 2) {
-		contract_disk_init(&disk, &ram, kind == 1);
+		contract_disk_init(&disk, &ram, kind == 1, false);
 		made = virtio_blk_create(loop, &ram.mem, &disk.disk, &blk);
 		dev = virtio_blk_device(blk);
 	} else {

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "devices/virtio-blk/disk_nbd.h"
@@ -184,6 +185,78 @@ Test(disk_nbd, errors_of_the_server_come_through)
 	disk_destroy(disk);
 }
 
+/* Reads and writes of all sizes, together larger than the window. */
+static void transfer_many(struct disk *disk, uint8_t *model)
+{
+	enum { COUNT = DISK_TRANSFERS_MAX, ROOM = SIZE / COUNT };
+	static uint8_t bytes[COUNT][ROOM];
+	struct disk_transfer transfers[COUNT];
+	struct iovec iov[COUNT];
+	for (unsigned round = 0; round < 8; round++) {
+		for (unsigned i = 0; i < COUNT; i++) {
+			const size_t length = round == 7 ? ROOM : (i * 37 + round * 101) % 800 * 512 + 512;
+			const bool write = (i + round) % 2;
+			memset(bytes[i], (int)(i + 16 * round + 1), length);
+			iov[i] = (struct iovec){ bytes[i], length };
+			transfers[i] =
+			    (struct disk_transfer){ .write = write, .offset = i * ROOM, .iov = &iov[i], .count = 1, .result = 1 };
+			if (write)
+				memcpy(model + i * ROOM, bytes[i], length);
+		}
+		disk->ops->transfer(disk, transfers, COUNT);
+		for (unsigned i = 0; i < COUNT; i++)
+			cr_assert(transfers[i].result == 0 && memcmp(bytes[i], model + i * ROOM, iov[i].iov_len) == 0, "%u, %u",
+				  round, i);
+	}
+}
+
+Test(disk_nbd, several_transfers_at_once)
+{
+	SERVE("memory", "8M");
+	struct disk *disk = open_or_fail(false);
+	uint8_t *model = calloc(1, SIZE);
+	transfer_many(disk, model);
+	check_contents(disk, 0, SIZE, model);
+	free(model);
+	disk_destroy(disk);
+}
+
+Test(disk_nbd, transfers_are_in_flight_together)
+{
+	enum { COUNT = 8, DELAY_MS = 300 };
+	SERVE("--filter=delay", "memory", "8M", "rdelay=300ms");
+	struct disk *disk = open_or_fail(false);
+	static uint8_t bytes[COUNT][4096];
+	struct disk_transfer transfers[COUNT];
+	struct iovec iov[COUNT];
+	struct timespec begin, end;
+	for (unsigned i = 0; i < COUNT; i++) {
+		iov[i] = (struct iovec){ bytes[i], sizeof(bytes[i]) };
+		transfers[i] = (struct disk_transfer){ .offset = i * 65536, .iov = &iov[i], .count = 1 };
+	}
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	disk->ops->transfer(disk, transfers, COUNT);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	const int64_t ms = (end.tv_sec - begin.tv_sec) * 1000 + (end.tv_nsec - begin.tv_nsec) / 1000000;
+	cr_assert(ms >= DELAY_MS && ms < COUNT * DELAY_MS / 2, "%lld ms", (long long)ms);
+	disk_destroy(disk);
+}
+
+Test(disk_nbd, one_of_several_may_be_refused)
+{
+	SERVE("--filter=error", "memory", "8M", "error-pwrite=ENOSPC", "error-pwrite-rate=100%");
+	struct disk *disk = open_or_fail(false);
+	uint8_t bytes[3][4096] = { { 1 } };
+	const struct iovec iov[] = { { bytes[0], 4096 }, { bytes[1], 4096 }, { bytes[2], 4096 } };
+	struct disk_transfer transfers[3];
+	for (unsigned i = 0; i < 3; i++)
+		transfers[i] =
+		    (struct disk_transfer){ .write = i == 1, .offset = i * 4096, .iov = &iov[i], .count = 1, .result = 1 };
+	disk->ops->transfer(disk, transfers, 3);
+	cr_assert(transfers[0].result == 0 && transfers[1].result == -ENOSPC && transfers[2].result == 0 && bytes[0][0] == 0);
+	disk_destroy(disk);
+}
+
 /* What the test's stderr gets until now. */
 static unsigned count_lines(int fd, const char *word)
 {
@@ -201,7 +274,8 @@ Test(disk_nbd, a_lost_server_is_an_io_error_until_it_is_back)
 	char log[80], file[80];
 	snprintf(log, sizeof(log), "%s/log", folder);
 	snprintf(file, sizeof(file), "%s/data", folder);
-	const int data = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600), errors = open(log, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	const int data = open(file, O_RDWR | O_CREAT | O_CLOEXEC, 0600),
+		  errors = open(log, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	cr_assert(ftruncate(data, SIZE) == 0);
 	const int saved = dup(2);
 	dup2(errors, 2);

@@ -95,8 +95,38 @@ static void memory_destroy(struct disk *base)
 	(void)base;
 }
 
-static const struct disk_ops memory_ops = { memory_readv,   memory_writev,       memory_flush,
-					    memory_discard, memory_write_zeroes, memory_destroy };
+static const struct disk_ops memory_ops = {
+	.readv = memory_readv,
+	.writev = memory_writev,
+	.flush = memory_flush,
+	.discard = memory_discard,
+	.write_zeroes = memory_write_zeroes,
+	.destroy = memory_destroy,
+};
+
+static unsigned batches[100], batch_count; /* how many transfers came together */
+
+/* The last one first: any order is allowed. */
+static void memory_transfer(struct disk *base, struct disk_transfer *transfers, unsigned count)
+{
+	assert(count && count <= DISK_TRANSFERS_MAX);
+	batches[batch_count++ % 100] = count;
+	for (unsigned i = count; i--;) {
+		struct disk_transfer *t = &transfers[i];
+		assert(t->count);
+		t->result = (t->write ? memory_writev : memory_readv)(base, t->offset, t->iov, t->count);
+	}
+}
+
+static const struct disk_ops batch_ops = {
+	.readv = memory_readv,
+	.writev = memory_writev,
+	.transfer = memory_transfer,
+	.flush = memory_flush,
+	.discard = memory_discard,
+	.write_zeroes = memory_write_zeroes,
+	.destroy = memory_destroy,
+};
 
 static void count_interrupt(struct virtio_device *device)
 {
@@ -104,10 +134,10 @@ static void count_interrupt(struct virtio_device *device)
 	interrupts++;
 }
 
-static void start_disk(bool read_only)
+static void start_disk_with(const struct disk_ops *ops, bool read_only)
 {
 	uint64_t seed = 13;
-	disk.disk = (struct disk){ .ops = &memory_ops, .size_bytes = DISK_BYTES, .read_only = read_only };
+	disk.disk = (struct disk){ .ops = ops, .size_bytes = DISK_BYTES, .read_only = read_only };
 	memcpy(disk.disk.id, "a name of twenty by!", DISK_ID_BYTES);
 	fake_fill(&seed, disk.bytes, sizeof(disk.bytes));
 	fake_ram_init(&ram, RAM_BYTES);
@@ -124,9 +154,19 @@ static void start_disk(bool read_only)
 	cr_assert_eq(dev->ops->activate(dev), 0);
 }
 
+static void start_disk(bool read_only)
+{
+	start_disk_with(&memory_ops, read_only);
+}
+
 static void start(void)
 {
 	start_disk(false);
+}
+
+static void start_batch(void)
+{
+	start_disk_with(&batch_ops, false);
 }
 
 static void stop(void)
@@ -136,6 +176,7 @@ static void stop(void)
 }
 
 TestSuite(blk, .init = start, .fini = stop);
+TestSuite(blk_batch, .init = start_batch, .fini = stop);
 
 static void put_header(uint32_t type, uint64_t sector)
 {
@@ -662,9 +703,8 @@ Test(blk, destroy_of_null_is_allowed)
 
 /* ---- anything --------------------------------------------------------------------------------------------------------------- */
 
-Test(blk, random_requests_are_all_answered)
+static void answer_random_requests(uint64_t seed)
 {
-	uint64_t seed = 15;
 	for (unsigned round = 0; round < 20000; round++) {
 		const uint32_t types[] = { 0, 1, 4, 8, 11, 13, fake_below(&seed, 30), (uint32_t)fake_random(&seed) };
 		put_header(types[fake_below(&seed, 8)], fake_below(&seed, 4) ? fake_below(&seed, SECTORS + 3) : fake_random(&seed));
@@ -685,4 +725,115 @@ Test(blk, random_requests_are_all_answered)
 			writable += fake_get32(&ram, drv.desc + 16ull * i + 8);
 		cr_assert(run() <= writable);
 	}
+}
+
+Test(blk, random_requests_are_all_answered)
+{
+	answer_random_requests(15);
+}
+
+Test(blk_batch, random_requests_are_all_answered)
+{
+	answer_random_requests(16);
+}
+
+/* ---- several at once --------------------------------------------------------------------------------------------------------- */
+
+enum { EACH = 0x1000, REQUEST_STATUS = 0x20, REQUEST_DATA = 0x200 };
+
+static uint8_t *part_of(unsigned i, unsigned offset)
+{
+	return fake_at(&ram, data_at + i * EACH + offset);
+}
+
+/* Publishes request number `i` of two sectors, with a header, data and a status of its own. */
+static void publish(unsigned i, uint32_t type, uint64_t sector)
+{
+	const gpa_t at = data_at + i * EACH;
+	const uint16_t head = (uint16_t)(3 * i);
+	put_header(type, sector);
+	memcpy(part_of(i, 0), fake_at(&ram, header_at), 16);
+	*part_of(i, REQUEST_STATUS) = NO_STATUS;
+	fake_desc(&drv, head, at, 16, FAKE_NEXT, type == VIRTIO_BLK_T_FLUSH ? head + 2u : head + 1u);
+	fake_desc(&drv, head + 1u, at + REQUEST_DATA, 1024, FAKE_NEXT | (type == VIRTIO_BLK_T_IN ? FAKE_WRITE : 0), head + 2u);
+	fake_desc(&drv, head + 2u, at + REQUEST_STATUS, 1, FAKE_WRITE, 0);
+	fake_publish(&drv, head);
+}
+
+/* All are answered, each once. Returns the lengths. */
+static void take_answers(unsigned count, uint32_t *lengths)
+{
+	bool seen[40] = { false };
+	uint32_t head, length;
+	dev->ops->notify(dev, 0);
+	for (unsigned i = 0; i < count; i++) {
+		cr_assert(fake_used(&drv, &head, &length), "request %u has no answer", i);
+		cr_assert(head % 3 == 0 && head / 3 < count && !seen[head / 3]);
+		seen[head / 3] = true;
+		lengths[head / 3] = length;
+	}
+	cr_assert_not(fake_used(&drv, &head, &length));
+}
+
+Test(blk_batch, what_waits_is_handed_over_together)
+{
+	enum { COUNT = DISK_TRANSFERS_MAX + 7 };
+	uint32_t lengths[COUNT];
+	uint8_t before[DISK_BYTES];
+	memcpy(before, disk.bytes, sizeof(before));
+	for (unsigned i = 0; i < COUNT; i++) {
+		memset(part_of(i, REQUEST_DATA), (int)i + 1, 1024);
+		publish(i, i % 2 ? VIRTIO_BLK_T_OUT : VIRTIO_BLK_T_IN, 2 * i);
+	}
+	take_answers(COUNT, lengths);
+	cr_assert(batch_count == 2 && batches[0] == DISK_TRANSFERS_MAX && batches[1] == 7);
+	for (unsigned i = 0; i < COUNT; i++) {
+		const bool write = i % 2;
+		cr_assert_eq(*part_of(i, REQUEST_STATUS), VIRTIO_BLK_S_OK);
+		cr_assert_eq(lengths[i], write ? 1 : 1025);
+		cr_assert(memcmp(part_of(i, REQUEST_DATA), write ? disk.bytes + 1024 * i : before + 1024 * i, 1024) == 0,
+			  "request %u", i);
+		cr_assert(!write || disk.bytes[1024 * i] == i + 1);
+	}
+	cr_assert(interrupts == 1 || interrupts == 2);
+}
+
+Test(blk_batch, a_flush_and_what_is_refused_come_after_what_was_before)
+{
+	uint32_t lengths[5];
+	publish(0, VIRTIO_BLK_T_OUT, 0);
+	publish(1, VIRTIO_BLK_T_OUT, 2);
+	publish(2, VIRTIO_BLK_T_FLUSH, 0);
+	publish(3, VIRTIO_BLK_T_IN, SECTORS); /* outside */
+	publish(4, VIRTIO_BLK_T_IN, 0);
+	take_answers(5, lengths);
+	cr_assert(batch_count == 2 && batches[0] == 2 && batches[1] == 1 && disk.flushes == 1 && disk.writes == 2);
+	cr_assert_eq(*part_of(3, REQUEST_STATUS), VIRTIO_BLK_S_IOERR);
+	cr_assert(*part_of(2, REQUEST_STATUS) == VIRTIO_BLK_S_OK && *part_of(4, REQUEST_STATUS) == VIRTIO_BLK_S_OK);
+}
+
+Test(blk_batch, each_has_its_own_error)
+{
+	uint32_t lengths[4];
+	disk.fail = -EIO;
+	disk.fail_after = 2; /* of four, from the last on */
+	for (unsigned i = 0; i < 4; i++)
+		publish(i, VIRTIO_BLK_T_IN, 2 * i);
+	take_answers(4, lengths);
+	for (unsigned i = 0; i < 4; i++) {
+		cr_assert_eq(*part_of(i, REQUEST_STATUS), i < 2 ? VIRTIO_BLK_S_IOERR : VIRTIO_BLK_S_OK);
+		cr_assert_eq(lengths[i], i < 2 ? 0 : 1025);
+	}
+}
+
+Test(blk_batch, what_was_taken_before_a_malformed_chain_is_answered)
+{
+	uint32_t head, length;
+	publish(0, VIRTIO_BLK_T_OUT, 0);
+	fake_desc(&drv, 3, 0xd0000000, 16, 0, 0);
+	fake_publish(&drv, 3);
+	dev->ops->notify(dev, 0);
+	cr_assert(!dev->active && batch_count == 1 && disk.writes == 1);
+	cr_assert(fake_used(&drv, &head, &length) && head == 0);
+	cr_assert_not(fake_used(&drv, &head, &length));
 }

@@ -1,6 +1,6 @@
 /*
- * trvmm-nbd: the NBD client of one disk; see nbd_bridge.h. A request is cut into pieces that are in flight together, through libnbd's
- * asynchronous calls, so that no server can hold us longer than a deadline. A connection that is lost fails the request, and is made
+ * trvmm-nbd: the NBD client of one disk; see nbd_bridge.h. Requests that come together are cut into pieces that are in flight
+ * together, through libnbd's asynchronous calls, so that no server can hold us longer than a deadline. A connection that is lost fails the request, and is made
  * again at growing intervals, while requests wait for nothing.
  */
 #include "devices/virtio-blk/nbd/nbd_bridge.h"
@@ -16,7 +16,7 @@
 #include <time.h>
 
 #define PIECE_BYTES (256u << 10)
-#define PIECES (NBD_WINDOW_BYTES / PIECE_BYTES)
+#define PIECES (NBD_WINDOW_BYTES / PIECE_BYTES + NBD_REQUESTS_MAX) /* the last of a request may be small */
 #define REQUEST_MS 30000
 #define CONNECT_MS 5000
 #define FIRST_DELAY_MS 200
@@ -136,16 +136,23 @@ static void lose(struct bridge *bridge, const char *why)
 
 /* ---- requests ---------------------------------------------------------------------------------------------------------------- */
 
+/* Of a request: a command to the server. */
+struct piece {
+	int64_t cookie;
+	unsigned request; /* whose it is */
+};
+
 /* Starts one piece. Returns its cookie, or -1. */
 static int64_t start_piece(struct bridge *bridge, const struct nbd_request *request, uint64_t at, uint64_t length)
 {
 	struct nbd_handle *nbd = bridge->nbd;
 	const uint64_t offset = request->offset + at;
+	uint8_t *data = bridge->window + request->window + at;
 	switch (request->op) {
 	case NBD_OP_READ:
-		return nbd_aio_pread(nbd, bridge->window + at, length, offset, NBD_NULL_COMPLETION, 0);
+		return nbd_aio_pread(nbd, data, length, offset, NBD_NULL_COMPLETION, 0);
 	case NBD_OP_WRITE:
-		return nbd_aio_pwrite(nbd, bridge->window + at, length, offset, NBD_NULL_COMPLETION, 0);
+		return nbd_aio_pwrite(nbd, data, length, offset, NBD_NULL_COMPLETION, 0);
 	case NBD_OP_ZERO:
 		return nbd_aio_zero(nbd, length, offset, NBD_NULL_COMPLETION, request->may_unmap ? 0 : LIBNBD_CMD_FLAG_NO_HOLE);
 	default:
@@ -153,15 +160,36 @@ static int64_t start_piece(struct bridge *bridge, const struct nbd_request *requ
 	}
 }
 
-/* Waits for all pieces. What the server refused is its error; what it did not answer ends the connection. */
-static int finish_pieces(struct bridge *bridge, int64_t *cookies, unsigned count)
+/* Starts all pieces of a request. Returns how many there are then, or -1. */
+static int start_request(struct bridge *bridge, const struct nbd_request *request, unsigned number, struct piece *pieces,
+			 unsigned count)
+{
+	const bool data = request->op == NBD_OP_READ || request->op == NBD_OP_WRITE;
+	uint64_t at = 0;
+	do {
+		const uint64_t left = request->length - at;
+		const uint64_t length = data && left > PIECE_BYTES ? PIECE_BYTES : left;
+		const int64_t cookie = start_piece(bridge, request, at, length);
+		if (cookie < 0)
+			return -1;
+		pieces[count++] = (struct piece){ cookie, number };
+		at += length;
+	} while (at < request->length);
+	return (int)count;
+}
+
+/* Waits for all pieces. What the server refused is the request's error; what it did not answer ends the connection: false. */
+static bool finish_pieces(struct bridge *bridge, const struct piece *pieces, unsigned count, int *errors)
 {
 	const int64_t deadline = now_ms() + REQUEST_MS;
-	int rc = 0;
+	bool refused = false;
 	for (unsigned done = 0; done < count;) {
-		const int completed = nbd_aio_command_completed(bridge->nbd, (uint64_t)cookies[done]);
-		if (completed < 0)
-			rc = rc ? rc : last_error();
+		const int completed = nbd_aio_command_completed(bridge->nbd, (uint64_t)pieces[done].cookie);
+		int *error = &errors[pieces[done].request];
+		if (completed < 0) {
+			*error = *error ? *error : last_error();
+			refused = true;
+		}
 		if (completed != 0) {
 			done++;
 			continue;
@@ -169,38 +197,35 @@ static int finish_pieces(struct bridge *bridge, int64_t *cookies, unsigned count
 		const int64_t left = deadline - now_ms();
 		if (left <= 0) {
 			lose(bridge, "no answer");
-			return -EIO;
+			return false;
 		}
 		if (nbd_poll(bridge->nbd, (int)left) < 0) {
 			lose(bridge, nbd_get_error());
-			return -EIO;
+			return false;
 		}
 	}
 	if (nbd_aio_is_dead(bridge->nbd) > 0 || nbd_aio_is_closed(bridge->nbd) > 0) {
-		lose(bridge, rc ? nbd_get_error() : "the server closed it");
-		return -EIO;
+		lose(bridge, refused ? nbd_get_error() : "the server closed it");
+		return false;
 	}
-	return rc;
+	return true;
 }
 
-static int run_pieces(struct bridge *bridge, const struct nbd_request *request)
+/* Has all requests done; each gets 0 or -errno. */
+static void run_requests(struct bridge *bridge, const struct nbd_request *requests, unsigned request_count, int *errors)
 {
-	const bool data = request->op == NBD_OP_READ || request->op == NBD_OP_WRITE;
-	int64_t cookies[PIECES];
-	unsigned count = 0;
-	uint64_t at = 0;
-	do {
-		const uint64_t left = request->length - at;
-		const uint64_t length = data && left > PIECE_BYTES ? PIECE_BYTES : left;
-		cookies[count] = start_piece(bridge, request, at, length);
-		if (cookies[count] < 0) {
-			lose(bridge, nbd_get_error());
-			return -EIO;
-		}
-		count++;
-		at += length;
-	} while (at < request->length);
-	return finish_pieces(bridge, cookies, count);
+	struct piece pieces[PIECES];
+	int count = 0;
+	for (unsigned i = 0; i < request_count && count >= 0; i++) {
+		errors[i] = 0;
+		count = start_request(bridge, &requests[i], i, pieces, (unsigned)count);
+	}
+	if (count < 0)
+		lose(bridge, nbd_get_error());
+	if (count >= 0 && finish_pieces(bridge, pieces, (unsigned)count, errors))
+		return;
+	for (unsigned i = 0; i < request_count; i++)
+		errors[i] = -EIO;
 }
 
 /* Zeroes as data, for servers that know no better. */
@@ -208,31 +233,67 @@ static int write_zeroes(struct bridge *bridge, const struct nbd_request *request
 {
 	struct nbd_request piece = { .op = NBD_OP_WRITE, .offset = request->offset };
 	memset(bridge->window, 0, NBD_WINDOW_BYTES);
-	int rc = 0;
-	for (uint64_t left = request->length; left && rc == 0; left -= piece.length, piece.offset += piece.length) {
+	int error = 0;
+	for (uint64_t left = request->length; left && error == 0; left -= piece.length, piece.offset += piece.length) {
 		piece.length = left < NBD_WINDOW_BYTES ? left : NBD_WINDOW_BYTES;
-		rc = run_pieces(bridge, &piece);
+		run_requests(bridge, &piece, 1, &error);
 	}
-	return rc;
+	return error;
 }
 
-static int serve(struct bridge *bridge, const struct nbd_request *request)
+/* A request that is alone. */
+static int serve_one(struct bridge *bridge, const struct nbd_request *request)
 {
-	reconnect_when_due(bridge);
-	if (!bridge->nbd)
-		return -EIO;
+	int error = 0;
 	if (request->op == NBD_OP_FLUSH && bridge->writes_lost) {
 		bridge->writes_lost = false;
 		return -EIO;
 	}
-	int rc = 0;
 	if (request->op == NBD_OP_ZERO && nbd_can_zero(bridge->nbd) <= 0)
-		rc = write_zeroes(bridge, request);
-	else if (request->op != NBD_OP_FLUSH || nbd_can_flush(bridge->nbd) > 0)
-		rc = run_pieces(bridge, request);
-	if (rc == 0 && request->op != NBD_OP_READ)
-		bridge->unflushed = request->op != NBD_OP_FLUSH;
-	return rc;
+		return write_zeroes(bridge, request);
+	if (request->op != NBD_OP_FLUSH || nbd_can_flush(bridge->nbd) > 0)
+		run_requests(bridge, request, 1, &error);
+	return error;
+}
+
+static void serve(struct bridge *bridge, const struct nbd_request *requests, unsigned count, int *errors)
+{
+	reconnect_when_due(bridge);
+	for (unsigned i = 0; i < count; i++)
+		errors[i] = -EIO;
+	if (!bridge->nbd)
+		return;
+	if (count == 1)
+		errors[0] = serve_one(bridge, requests);
+	else
+		run_requests(bridge, requests, count, errors);
+	for (unsigned i = 0; i < count; i++) {
+		if (errors[i] == 0 && requests[i].op != NBD_OP_READ)
+			bridge->unflushed = requests[i].op != NBD_OP_FLUSH;
+	}
+}
+
+/* Takes the requests that come together. Returns how many, or 0 when trvmm is gone. */
+static unsigned take_requests(struct nbd_request *requests)
+{
+	unsigned count = 0;
+	do {
+		const ssize_t n = recv(NBD_BRIDGE_SOCKET, &requests[count], sizeof(*requests), 0);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n != (ssize_t)sizeof(*requests))
+			return 0;
+		count++;
+	} while (count == 0 || (requests[count - 1].more && count < NBD_REQUESTS_MAX));
+	return count;
+}
+
+static bool reply(struct bridge *bridge, int error)
+{
+	struct nbd_reply reply = { .error = error, .news = bridge->news };
+	memcpy(reply.text, bridge->text, sizeof(reply.text));
+	bridge->news = NBD_NO_NEWS;
+	return send(NBD_BRIDGE_SOCKET, &reply, sizeof(reply), MSG_NOSIGNAL) == (ssize_t)sizeof(reply);
 }
 
 /* Until trvmm is gone. */
@@ -245,18 +306,16 @@ static void serve_all(struct bridge *bridge)
 			reconnect_when_due(bridge);
 			continue;
 		}
-		struct nbd_request request;
-		const ssize_t n = recv(NBD_BRIDGE_SOCKET, &request, sizeof(request), 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n != (ssize_t)sizeof(request))
+		struct nbd_request requests[NBD_REQUESTS_MAX];
+		int errors[NBD_REQUESTS_MAX];
+		const unsigned count = take_requests(requests);
+		if (count == 0)
 			return;
-		struct nbd_reply reply = { .error = serve(bridge, &request) };
-		reply.news = bridge->news;
-		memcpy(reply.text, bridge->text, sizeof(reply.text));
-		bridge->news = NBD_NO_NEWS;
-		if (send(NBD_BRIDGE_SOCKET, &reply, sizeof(reply), MSG_NOSIGNAL) != (ssize_t)sizeof(reply))
-			return;
+		serve(bridge, requests, count, errors);
+		for (unsigned i = 0; i < count; i++) {
+			if (!reply(bridge, errors[i]))
+				return;
+		}
 	}
 }
 
