@@ -131,9 +131,9 @@ static int check_binding(int fd, enum cow_access access, struct kept_header *hea
 	if (rc)
 		return error_set(err, rc, "reading the layers to compare them: %s", strerror(-rc));
 	if (memcmp(digest, header->digest, sizeof(digest)) != 0)
-		return error_set(
-		    err, -ESTALE,
-		    "belongs to other layers, or to a trvmm that lays them out in another way; use the same, or give another file to --rw-disk");
+		return error_set(err, -ESTALE,
+				 "belongs to other layers, or to a trvmm that lays them out in another way; use the same, or give "
+				 "another file to --rw-disk");
 	memcpy(header->stamp, binding->stamp, sizeof(header->stamp));
 	/* A hint: the next start does without the digest. */
 	if (access == COW_CHANGE)
@@ -280,7 +280,7 @@ static int open_file(const char *path, enum cow_access access, struct stat *st, 
 static int open_existing(struct kept *kept, enum cow_access access, uint64_t size_bytes, const struct stat *st,
 			 const struct cow_binding *binding, const void *base, struct block_states *states, struct error *err)
 {
-	struct kept_header header;
+	struct kept_header header = { .version = le32_make(0) };
 	if ((uint64_t)st->st_size < sizeof(header))
 		return error_set(err, -EINVAL, "is no kept disk of trvmm: it is %s; remove it, and it is made anew",
 				 st->st_size ? "too short" : "empty");

@@ -20,8 +20,8 @@ int stack_open(struct stack *stack, const struct layers_spec *spec, struct cache
 void stack_close(struct stack *stack);
 
 /*
- * After the failure `code`: looks for damage of what came from the cache, and tells of it. Returns whether there was some, which is made anew
- * when the stack is opened again.
+ * After the failure `code`: looks for damage of what came from the cache, and tells of it. Returns whether there was some, which is made
+ * anew when the stack is opened again.
  */
 bool stack_find_damage(const struct stack *stack, const struct cache *cache, int code);
 

@@ -74,8 +74,8 @@ static uint8_t status_of(int result)
 }
 
 /*
- * What a read or write of the chain asks for; its vector is put into `payload`, which has room for VIRTQ_MAX_SIZE ranges. Returns false when
- * it cannot be.
+ * What a read or write of the chain asks for; its vector is put into `payload`, which has room for VIRTQ_MAX_SIZE ranges. Returns false
+ * when it cannot be.
  */
 static bool blk_parse_transfer(struct virtio_blk *blk, const struct virtq_chain *chain, uint64_t sector, bool write,
 			       struct iovec *payload, struct disk_transfer *transfer)

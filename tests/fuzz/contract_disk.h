@@ -120,7 +120,8 @@ static const struct disk_ops contract_transfer_ops = {
 static inline void contract_disk_init(struct contract_disk *disk, const struct fake_ram *ram, bool read_only, bool several)
 {
 	memset(disk, 0, sizeof(*disk));
-	disk->disk = (struct disk){ .ops = several ? &contract_transfer_ops : &contract_ops, .size_bytes = CONTRACT_DISK_BYTES, .read_only = read_only };
+	const struct disk_ops *ops = several ? &contract_transfer_ops : &contract_ops;
+	disk->disk = (struct disk){ .ops = ops, .size_bytes = CONTRACT_DISK_BYTES, .read_only = read_only };
 	memcpy(disk->disk.id, "a name of twenty by!", DISK_ID_BYTES);
 	disk->ram = ram;
 	memset(disk->bytes, read_only ? 0xda : 0xd5, sizeof(disk->bytes));

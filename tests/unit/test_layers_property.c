@@ -1,6 +1,6 @@
 /*
- * Random images (tests/property/random-image), and one that buildah makes, merged here and unpacked by umoci: the two must agree about every
- * name and attribute.
+ * Random images (tests/property/random-image), and one that buildah makes, merged here and unpacked by umoci: the two must agree about
+ * every name and attribute.
  *
  * Seeds are 1, 2, ... so that a failure comes back; PROPERTY_SEED=N begins elsewhere, PROPERTY_COUNT=N does more.
  *

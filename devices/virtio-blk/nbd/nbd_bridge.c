@@ -1,7 +1,7 @@
 /*
  * trvmm-nbd: the NBD client of one disk; see nbd_bridge.h. Requests that come together are cut into pieces that are in flight
- * together, through libnbd's asynchronous calls, so that no server can hold us longer than a deadline. A connection that is lost fails the request, and is made
- * again at growing intervals, while requests wait for nothing.
+ * together, through libnbd's asynchronous calls, so that no server can hold us longer than a deadline. A connection that is lost fails
+ * them, and is made again at growing intervals, while requests wait for nothing.
  */
 #include "devices/virtio-blk/nbd/nbd_bridge.h"
 
