@@ -159,7 +159,9 @@ Test(fs_hostile, numbers_that_nobody_was_given)
 	start((struct fs_config){ .cache = FS_CACHE_AUTO });
 	cr_assert(fsc_walk(c, "dir", &dir) == 0 && fsc_lookup(c, dir, "file", &file) == 0);
 	fsc_forget(c, file, 1);
-	const uint64_t wrong[] = { 0, 2 + 100, file, dir | 1ull << 32, dir + (1ull << 63), UINT64_MAX, UINT32_MAX, FUSE_ROOT_ID | 1ull << 32 };
+	const uint64_t wrong[] = {
+		0, 2 + 100, file, dir | 1ull << 32, dir + (1ull << 63), UINT64_MAX, UINT32_MAX, FUSE_ROOT_ID | 1ull << 32
+	};
 	for (size_t i = 0; i < FORMS; i++) {
 		const uint32_t opcode = forms[i].opcode;
 		if (opcode == FUSE_RELEASE || opcode == FUSE_RELEASEDIR || opcode == FUSE_DESTROY)
@@ -179,12 +181,14 @@ Test(fs_hostile, handles_that_nobody_was_given)
 	uint64_t file, fh, dir_fh;
 	fs_share_file(&share, "file", "x");
 	start((struct fs_config){ .cache = FS_CACHE_AUTO });
-	cr_assert(fsc_walk(c, "file", &file) == 0 && fsc_open(c, file, O_RDWR, &fh) == 0 && fsc_opendir(c, FUSE_ROOT_ID, &dir_fh) == 0);
+	cr_assert(fsc_walk(c, "file", &file) == 0 && fsc_open(c, file, O_RDWR, &fh) == 0 &&
+		  fsc_opendir(c, FUSE_ROOT_ID, &dir_fh) == 0);
 	const uint64_t wrong[] = { UINT64_MAX, 0xdeadbeef, fh + 100, fh + (1ull << 32), (uint64_t)(uint32_t)fh, dir_fh };
 	for (size_t k = 0; k < sizeof(wrong) / sizeof(*wrong); k++) {
 		cr_assert(fsc_read(c, file, wrong[k], 0, 1) == -EBADF);
 		cr_assert(fsc_write(c, file, wrong[k], 0, "y", 1) == -EBADF);
-		cr_assert(fsc_setattr(c, file, (struct fuse_setattr_in){ .valid = FATTR_SIZE | FATTR_FH, .fh = wrong[k] }) == -EBADF);
+		cr_assert(fsc_setattr(c, file, (struct fuse_setattr_in){ .valid = FATTR_SIZE | FATTR_FH, .fh = wrong[k] }) ==
+			  -EBADF);
 	}
 	cr_assert(fsc_read_with(c, FUSE_READDIR, FUSE_ROOT_ID, fh, 0, 4096) == -EBADF);
 	for (size_t k = 0; k + 1 < sizeof(wrong) / sizeof(*wrong); k++)
@@ -330,7 +334,8 @@ Test(fs_hostile, inits_that_do_not_fit)
 		fsc_add(c, &in, sizeof(in));
 		cr_assert(fsc_send(c) == versions[i].result);
 		if (!versions[i].result)
-			cr_assert(((const struct fuse_init_out *)(const void *)c->body)->major == 7, "ours, and the client asks again");
+			cr_assert(((const struct fuse_init_out *)(const void *)c->body)->major == 7,
+				  "ours, and the client asks again");
 		cr_assert(fsc_getattr(c, FUSE_ROOT_ID, &attr) == -EIO);
 	}
 	for (size_t length = 0; length < 16; length++) {
@@ -600,7 +605,8 @@ Test(fs_hostile, streams_of_100000_entries_stay_stable)
 			}
 			previous = offset;
 		}
-		cr_assert(n == 0 && stream.count == files && stream.twice == 0, "%zd: %u entries, %u twice", n, stream.count, stream.twice);
+		cr_assert(n == 0 && stream.count == files && stream.twice == 0, "%zd: %u entries, %u twice", n, stream.count,
+			  stream.twice);
 		cr_assert(fsc_release(c, FUSE_ROOT_ID, fh) == 0);
 		free(stream.seen);
 	}
@@ -702,5 +708,6 @@ Test(fs_hostile, destroy_while_others_are_at_work)
 		pthread_join(workers[i].thread, NULL);
 	fs_server_reset(c->server);
 	fs_server_counters(c->server, &counters);
-	cr_assert(counters.nodes == 1 && counters.descriptors == 1, "%lu nodes, %lu descriptors are left", counters.nodes, counters.descriptors);
+	cr_assert(counters.nodes == 1 && counters.descriptors == 1, "%lu nodes, %lu descriptors are left", counters.nodes,
+		  counters.descriptors);
 }
