@@ -173,7 +173,7 @@ struct fs_server {
 
 	/* set by FUSE_INIT */
 	atomic_bool ready;
-	bool writeback, setxattr_ext;
+	atomic_bool writeback, setxattr_ext;
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct fs_node **chunks; /* owned; node `index` is chunks[index / FS_CHUNK][index % FS_CHUNK] */
