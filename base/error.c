@@ -1,6 +1,7 @@
 /* Errors as one line of text; see error.h. */
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -89,9 +90,13 @@ void message(const char *format, ...)
 	keep_one_line(line);
 	size_t used = strlen(line);
 	line[used++] = '\n';
-	/* Nothing can be done about a stderr that does not take the line. */
-	if (write(STDERR_FILENO, line, used) < 0)
-		return;
+	/* Nothing can be done about a stderr that does not take the line. One that is full, and not waited for, takes what it can. */
+	for (size_t at = 0; at < used;) {
+		const ssize_t n = write(STDERR_FILENO, line + at, used - at);
+		if (n < 0 && errno != EINTR)
+			return;
+		at += n > 0 ? (size_t)n : 0;
+	}
 }
 
 void complaints_add(struct complaints *complaints, const char *format, ...)

@@ -47,7 +47,10 @@ void complaints_add(struct complaints *complaints, const char *format, ...) __at
 /* One message behind "PREFIX: ", with the number of others; none when there was no complaint. */
 void complaints_print(const struct complaints *complaints, const char *prefix);
 
-/* Prints "trvmm: TEXT\n" to stderr with one write, so that lines of several threads do not mix. It is one line, as in error_set(). */
+/*
+ * Prints "trvmm: TEXT\n" to stderr, with one write where stderr takes all of it, so that lines of several threads do not mix. It is one
+ * line, as in error_set().
+ */
 void message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -42,19 +42,22 @@ int registry_state_wait(int state_fd)
 	return fcntl(state_fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
-/* One line, by one write: a reader sees all of it or none. */
+/*
+ * One line, by one write: a reader sees all of it or none. The text goes into memory of ours, as jansson leaves bytes out when a string of
+ * its own cannot grow.
+ */
 static int write_line(int fd, json_t *json)
 {
-	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-	char *line = NULL;
-	json_decref(json);
-	const int length = text ? asprintf(&line, "%s\n", text) : -1;
-	free(text);
-	if (length < 0)
-		return -ENOMEM;
-	const ssize_t n = write(fd, line, (size_t)length);
-	const int error = n < 0 ? -errno : n < length ? -ENOSPC : 0;
+	const size_t length = json ? json_dumpb(json, NULL, 0, JSON_COMPACT) : 0;
+	char *line = length ? malloc(length + 1) : NULL;
+	int error = -ENOMEM;
+	if (line && json_dumpb(json, line, length, JSON_COMPACT) == length) {
+		line[length] = '\n';
+		const ssize_t n = write(fd, line, length + 1);
+		error = n < 0 ? -errno : (size_t)n <= length ? -ENOSPC : 0;
+	}
 	free(line);
+	json_decref(json);
 	return error;
 }
 
