@@ -152,6 +152,22 @@ int pwrite_full(int fd, const void *from, size_t length, uint64_t offset)
 	return iov_pwrite_full(fd, &iov, 1, offset);
 }
 
+ssize_t pread_up_to(int fd, void *to, size_t length, uint64_t offset)
+{
+	size_t done = 0;
+	while (done < length) {
+		const ssize_t n = pread(fd, (uint8_t *)to + done, length - done, (off_t)(offset + done));
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
+}
+
 int write_full(int fd, const void *bytes, size_t length)
 {
 	const char *at = bytes;

@@ -35,6 +35,9 @@ int iov_pwrite_full(int fd, const struct iovec *iov, unsigned count, uint64_t of
 int pread_full(int fd, void *to, size_t length, uint64_t offset);
 int pwrite_full(int fd, const void *from, size_t length, uint64_t offset);
 
+/* Reads up to `length` bytes, fewer only where the file ends; EINTR repeated. Returns how many, or -errno. */
+ssize_t pread_up_to(int fd, void *to, size_t length, uint64_t offset);
+
 /*
  * write() until all is written, EINTR repeated. Waits when the descriptor is non-blocking, as another process that has the same open
  * file description may have made it. Returns 0 or -errno.

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/iov.h"
 #include "layers/cache.h"
 
 #define DIGESTS_BYTES_MAX ((uint64_t)16 << 20)
@@ -90,9 +91,9 @@ bool range_digest_recall(const struct cache *cache, const struct file_range *ran
 	const int fd = cache_open_file(cache, "digests", name);
 	if (fd < 0)
 		return false;
-	const ssize_t n = pread(fd, &memory, sizeof(memory), 0);
+	const int result = pread_full(fd, &memory, sizeof(memory), 0);
 	close(fd);
-	if (n != (ssize_t)sizeof(memory) || memcmp(memory.magic, memory_magic, sizeof(memory_magic)) != 0 ||
+	if (result < 0 || memcmp(memory.magic, memory_magic, sizeof(memory_magic)) != 0 ||
 	    memory.checksum != cache_checksum(0, &memory, offsetof(struct memory, checksum)) || memory.offset != range->offset ||
 	    memory.length != range->length || memcmp(&memory.identity, &identity, sizeof(identity)) != 0)
 		return false;

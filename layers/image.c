@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/iov.h"
 #include "layers/codec_internal.h"
 #include "layers/inflated_file_internal.h"
 #include "layers/progress_internal.h"
@@ -117,7 +118,7 @@ static bool may_be_archive(const struct tar_header *headers, size_t start_bytes)
 static bool file_may_be_archive(int fd)
 {
 	struct tar_header headers[START_BYTES / sizeof(struct tar_header)];
-	const ssize_t n = pread(fd, headers, sizeof(headers), 0);
+	const ssize_t n = pread_up_to(fd, headers, sizeof(headers), 0);
 	return n > 0 && may_be_archive(headers, (size_t)n);
 }
 
@@ -176,7 +177,7 @@ static int recognise(struct image *image, struct cache *cache, const struct laye
 		return 0;
 	image->is_archive = true;
 	image->archive_bytes = (uint64_t)image->st.st_size;
-	const ssize_t n = pread(image->fd, head, sizeof(head), 0);
+	const ssize_t n = pread_up_to(image->fd, head, sizeof(head), 0);
 	const struct codec *codec = n > 0 ? codec_find(head) : NULL;
 	return codec ? inflate_archive(image, codec, cache, spec, err) : file_may_be_archive(image->fd);
 }

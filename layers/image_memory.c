@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/iov.h"
 #include "layers/image_internal.h"
 
 #define IMAGES_BYTES_MAX ((uint64_t)16 << 20)
@@ -184,7 +185,7 @@ static int read_memory(const struct cache *cache, const char *name, struct array
 		      ? -EBADMSG
 		      : 0;
 	char *at = ret ? NULL : array_extend(text, (size_t)st.st_size);
-	if (!ret && (!at || pread(fd, at, text->used, 0) != (ssize_t)text->used))
+	if (!ret && (!at || pread_full(fd, at, text->used, 0) < 0))
 		ret = -EBADMSG;
 	if (!ret)
 		cache_touch(fd, &st);

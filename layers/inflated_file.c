@@ -82,7 +82,7 @@ int inflated_file_end(int fd, const struct payload_sums *sums, const uint8_t dig
 static int read_foot(int fd, struct stat *st, struct foot *foot)
 {
 	if (fstat(fd, st) || !S_ISREG(st->st_mode) || st->st_size < (off_t)sizeof(*foot) ||
-	    pread(fd, foot, sizeof(*foot), st->st_size - (off_t)sizeof(*foot)) != (ssize_t)sizeof(*foot) ||
+	    pread_full(fd, foot, sizeof(*foot), (uint64_t)st->st_size - sizeof(*foot)) < 0 ||
 	    memcmp(foot->magic, foot_magic, sizeof(foot_magic)) != 0 ||
 	    foot->checksum != cache_checksum(0, foot, offsetof(struct foot, checksum)) ||
 	    foot->payload_bytes > (uint64_t)st->st_size ||

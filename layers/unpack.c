@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/iov.h"
 #include "layers/codec_internal.h"
 #include "layers/growth_internal.h"
 #include "layers/layer_file_internal.h"
@@ -24,8 +25,9 @@ static int recognise(struct layer_file *layer, struct error *err)
 	uint8_t head[8] = { 0 };
 	if (layer->kind != LAYER_TAR)
 		return 0;
-	if (pread(layer->fd, head, layer->length < sizeof(head) ? layer->length : sizeof(head), (off_t)layer->offset) < 0)
-		return error_set(err, -errno, "cannot be read: %s", strerror(errno));
+	const ssize_t n = pread_up_to(layer->fd, head, layer->length < sizeof(head) ? layer->length : sizeof(head), layer->offset);
+	if (n < 0)
+		return error_set(err, (int)n, "cannot be read: %s", strerror((int)-n));
 	layer->codec = codec_find(head);
 	layer->tar_bytes = layer->length;
 	return 0;

@@ -268,9 +268,9 @@ static int kernel_image_identify(struct kernel_image *image, const char *cache_d
 		return error_set(err, -EISDIR, "is a directory; give a bzImage or vmlinux file");
 	if (!S_ISREG(st.st_mode))
 		return error_set(err, -EINVAL, "is no regular file; give a bzImage or vmlinux file");
-	const ssize_t n = pread(image->fd, head, sizeof(head), 0);
+	const ssize_t n = pread_up_to(image->fd, head, sizeof(head), 0);
 	if (n < 0)
-		return error_set(err, -errno, "%s", strerror(errno));
+		return error_set(err, (int)n, "%s", strerror((int)-n));
 	if ((size_t)n >= SELFMAG && !memcmp(head, ELFMAG, SELFMAG))
 		return elf_open(image, err);
 	if ((size_t)n >= HEADER_END && !memcmp(head + HEADER_MAGIC, "HdrS", 4) && field(head, BOOT_FLAG, 2) == 0xaa55)

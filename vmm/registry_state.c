@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/iov.h"
 #include "vmm/registry_internal.h"
 
 #define STATE_BYTES_MAX 8192
@@ -126,9 +127,9 @@ static bool parse_end(const char *line, size_t length, struct registry_end *end)
 int registry_state_read(int state_fd, struct registry_info *info, struct registry_end *end, bool *has_end)
 {
 	char text[STATE_BYTES_MAX];
-	const ssize_t n = pread(state_fd, text, sizeof(text), 0);
+	const ssize_t n = pread_up_to(state_fd, text, sizeof(text), 0);
 	if (n < 0)
-		return -errno;
+		return (int)n;
 	const char *newline = memchr(text, '\n', (size_t)n);
 	if (!newline || parse_info(text, (size_t)(newline - text), info) < 0)
 		return -EBADMSG;

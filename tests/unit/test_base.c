@@ -313,6 +313,19 @@ Test(iov, pwrite_and_pread_do_any_number_of_entries)
 	cr_assert(!memcmp(bytes, back, at));
 }
 
+Test(iov, pread_up_to_ends_where_the_file_does)
+{
+	char bytes[8] = "--------";
+	const int fd = memfd_create("short", MFD_CLOEXEC);
+	cr_assert(write(fd, "abcde", 5) == 5);
+	cr_assert_eq(pread_up_to(fd, bytes, 3, 0), 3);
+	cr_assert_eq(pread_up_to(fd, bytes, sizeof(bytes), 1), 4);
+	cr_assert(memcmp(bytes, "bcde----", 8) == 0);
+	cr_assert_eq(pread_up_to(fd, bytes, sizeof(bytes), 5), 0);
+	cr_assert_eq(pread_up_to(-1, bytes, 1, 0), -EBADF);
+	close(fd);
+}
+
 Test(iov, pread_past_the_end_is_an_error)
 {
 	char bytes[8];
