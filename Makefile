@@ -44,13 +44,13 @@ VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach
 	output_log.c output_log_reader.c port_rule.c ports.c reaper.c registry.c registry_claim.c registry_control.c registry_name.c \
 	registry_remove.c registry_root.c registry_state.c remote_client.c remote_exec.c remote_frame.c remote_request.c remote_server.c \
 	root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c session.c session_control.c session_request.c session_stream.c \
-	stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
+	share.c shares.c stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_block.c disk_diff.c disk_export.c disk_inspect.c disk_map.c \
 	disk_output.c disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, pipe.c receive.c send.c xattr.c)
 LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) \
 	$(VMM_SRCS) $(CLI_SRCS) $(FS_SRCS)
-AGENT_COMMON_SRCS := $(addprefix guest/agent/, command.c init.c main.c pids.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, command.c init.c main.c mounts.c pids.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
 AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.

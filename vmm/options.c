@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 
+#include "vmm/share.h"
 #include "vmm/tmpfs.h"
 
 #define DEFAULT_MEMORY_BYTES (256ull << 20)
@@ -15,6 +16,21 @@ static int set_defaults(struct options *options, struct error *err)
 {
 	*options = (struct options){ .memory_bytes = DEFAULT_MEMORY_BYTES, .cpus = 1, .boot_timeout_s = DEFAULT_BOOT_TIMEOUT_S };
 	return options_add_env(options, DEFAULT_PATH, err);
+}
+
+/* A root that is a directory of the host leaves no disk to describe. */
+static int check_root(const struct options *options, struct error *err)
+{
+	const char *other = options->layer_count                                            ? "--layers"
+			    : options->added_count                                          ? "--add"
+			    : options->rw_disk                                              ? "--rw-disk"
+			    : options->disk_bytes                                           ? "--disk-size"
+			    : options->max_layer_bytes                                      ? "--max-layer-size"
+			    : options->journal != FEATURE_DEFAULT || options->metadata_csum ? "--disk-features"
+											    : NULL;
+	if (options->root && other)
+		return error_set(err, -EINVAL, "--root with %s: the root is a directory, not a disk; give one of them", other);
+	return 0;
 }
 
 int options_parse(int argc, char **argv, struct options *options, struct error *err)
@@ -36,6 +52,11 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 				 "--detach with --tty: nobody would be at that terminal; give one of them, and use trvmm exec -it");
 	if (options->read_only && options->rw_disk)
 		return error_set(err, -EINVAL, "--read-only with --rw-disk: there would be nothing to keep; give one of them");
+	result = check_root(options, err);
+	if (result == 0)
+		result = shares_arrange(options->shares, options->share_count, err);
+	if (result < 0)
+		return result;
 	/* Layers may be an image, whose configuration says what to run. */
 	if (!options->command[0] && (options->layer_count || options->entrypoint))
 		return 0;
@@ -92,6 +113,13 @@ void options_destroy(struct options *options)
 		free(options->added[i].host);
 	for (size_t i = 0; i < options->tmpfs_count; i++)
 		tmpfs_destroy(&options->tmpfs[i]);
+	for (size_t i = 0; i < options->share_count; i++)
+		share_destroy(&options->shares[i]);
+	free(options->shares);
+	free(options->root);
+	options->shares = NULL;
+	options->root = NULL;
+	options->share_count = 0;
 	free(options->tmpfs);
 	free(options->limits);
 	options->tmpfs = NULL;

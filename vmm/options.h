@@ -13,6 +13,7 @@
 enum feature_choice { FEATURE_DEFAULT, FEATURE_ON, FEATURE_OFF };
 
 struct session_limit;
+struct share;
 struct session_tmpfs;
 
 enum boot_choice { BOOT_CHOICE_AUTO, BOOT_CHOICE_LINUX64, BOOT_CHOICE_PVH };
@@ -40,6 +41,9 @@ struct options {
 	const char *rw_disk;     /* the file of a kept disk; NULL: changes end with the VM */
 	char **disks;            /* "SPEC[:ro]" as given; see extra_disks.h */
 	size_t disk_count;
+	struct share *shares;    /* owned, and what is in them; -v, in the order in which they can be mounted */
+	size_t share_count;
+	char *root;              /* owned, absolute: the directory of --root; NULL: the root is a disk */
 	struct port_rule *ports; /* owned; -p */
 	size_t port_count;       /* at most PORTS_MAX */
 	const char *vsock;       /* the Unix socket of --vsock; NULL: none */

@@ -31,6 +31,7 @@ enum option_id {
 	OPT_ULIMIT,
 	OPT_READ_ONLY,
 	OPT_TMPFS,
+	OPT_ROOT,
 	OPT_NAME,
 	OPT_RM,
 	OPT_VSOCK,
@@ -45,6 +46,7 @@ enum option_id {
 	OPT_INTERACTIVE = 'i',
 	OPT_TERMINAL = 't',
 	OPT_PUBLISH = 'p',
+	OPT_VOLUME = 'v',
 };
 
 /* One row for each option of a run, in the order of --help. */
@@ -61,6 +63,7 @@ option_taker options_take;
 /* ---- options_lists.c: each returns 0, -EINVAL or -ENOMEM with one line ---- */
 
 int options_add_disk(struct options *options, const char *argument, struct error *err);
+int options_add_share(struct options *options, const char *argument, struct error *err);
 int options_add_port(struct options *options, const char *argument, struct error *err);
 int options_add_host_file(struct options *options, const char *argument, struct error *err);
 int options_add_limit(struct options *options, const char *argument, struct error *err);

@@ -10,6 +10,7 @@
 #include "vmm/env_file.h"
 #include "vmm/ports.h"
 #include "vmm/session.h"
+#include "vmm/share.h"
 #include "vmm/tmpfs.h"
 #include "vmm/ulimit.h"
 
@@ -58,6 +59,23 @@ int options_add_disk(struct options *options, const char *argument, struct error
 		return 0;
 	free(copy);
 	return error_set(err, -ENOMEM, "out of memory");
+}
+
+int options_add_share(struct options *options, const char *argument, struct error *err)
+{
+	struct share share;
+	if (options->share_count == AGENT_SHARES_MAX)
+		return error_set(err, -EINVAL, "-v '%s': more than %u of them", argument, AGENT_SHARES_MAX);
+	if (share_parse(argument, &share, err) < 0)
+		return -EINVAL;
+	struct share *grown = realloc(options->shares, (options->share_count + 1) * sizeof(*grown));
+	if (!grown) {
+		share_destroy(&share);
+		return error_set(err, -ENOMEM, "out of memory");
+	}
+	grown[options->share_count++] = share;
+	options->shares = grown;
+	return 0;
 }
 
 int options_add_port(struct options *options, const char *argument, struct error *err)

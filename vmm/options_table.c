@@ -16,6 +16,8 @@ const struct option_row options_table[] = {
 	{ OPT_RW_DISK, "rw-disk", "FILE", "keep what the guest writes to the root disk in FILE, for the next run" },
 	{ OPT_DISK_FEATURES, "disk-features", "LIST", "has_journal, metadata_csum for the root disk; ^has_journal for a kept one" },
 	{ OPT_DISK, "disk", "SPEC[:ro]", "one more disk: a file, nbd://..., or layers=A[,B...]; repeatable" },
+	{ OPT_VOLUME, "volume", "HOST:GUEST[:ro]", "a directory or file of this host there; :cache=none|auto|always[,writeback]" },
+	{ OPT_ROOT, "root", "DIR", "the root is this directory of the host itself, in place of a disk" },
 	{ OPT_READ_ONLY, "read-only", NULL, "nobody can write to the root disk" },
 	{ OPT_TMPFS, "tmpfs", "DIR[:size=S]", "a file system in the guest's memory there; repeatable" },
 	{ OPT_ENV, "env", "K=V", "environment of the command; K alone takes the caller's value; repeatable" },

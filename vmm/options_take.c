@@ -9,6 +9,7 @@
 #include "vmm/host.h"
 #include "vmm/layout.h"
 #include "vmm/registry.h"
+#include "vmm/share.h"
 
 #define LEAST_MEMORY_BYTES (32ull << 20)
 #define INIT_DEFAULT "/sbin/init"
@@ -107,6 +108,16 @@ static int parse_boot(struct options *options, const char *text, struct error *e
 	return 0;
 }
 
+static int set_root(struct options *options, const char *argument, struct error *err)
+{
+	if (!*argument)
+		return error_set(err, -EINVAL, "--root '': give a directory");
+	free(options->root);
+	options->root = NULL;
+	const int result = share_absolute_path(argument, &options->root);
+	return result < 0 ? error_set(err, -EINVAL, "--root '%s': %s", argument, strerror(-result)) : 0;
+}
+
 int options_take(void *data, int id, const char *argument, struct error *err)
 {
 	struct options *options = data;
@@ -158,6 +169,10 @@ int options_take(void *data, int id, const char *argument, struct error *err)
 	case OPT_READ_ONLY:
 		options->read_only = true;
 		return 0;
+	case OPT_VOLUME:
+		return options_add_share(options, argument, err);
+	case OPT_ROOT:
+		return set_root(options, argument, err);
 	case OPT_TMPFS:
 		return options_add_tmpfs(options, argument, err);
 	case OPT_PIDS_LIMIT:

@@ -34,7 +34,7 @@
 #include "guest/agent/protocol.h"
 
 #define REMOTE_MAGIC 0x4d565254u /* "TRVM" */
-#define REMOTE_VERSION 1u
+#define REMOTE_VERSION 2u
 #define REMOTE_BODY_MAX AGENT_BODY_MAX
 #define REMOTE_ANSWER_MAX 2048u /* the body of what the machine says */
 #define REMOTE_DESCRIPTORS_MAX 3u
@@ -94,6 +94,8 @@ struct remote_figures {
 	le64 memory_bytes; /* the guest's */
 	le64 resident_bytes; /* of the process: what the guest has touched of its memory, and trvmm's own */
 	le64 blk_reads, blk_read_bytes, blk_writes, blk_written_bytes;
+	le64 fs_requests, fs_read_bytes, fs_written_bytes, fs_errors; /* of all shares */
+	le64 fs_nodes, fs_descriptors; /* held now */
 	le64 vsock_connections, vsock_to_guest_bytes, vsock_from_guest_bytes;
 	le64 sessions; /* commands started by EXEC that run */
 };

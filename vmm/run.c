@@ -20,15 +20,15 @@
 #include "vmm/reaper.h"
 #include "vmm/run_internal.h"
 #include "vmm/run_named.h"
+#include "vmm/share.h"
 #include "vmm/terminal.h"
 #include "vmm/timeline.h"
 
-/*
- * What every kernel hears: its console and disk; a panic resets at once (which ends the VM), by a triple fault. Inode tables are computed
- * when they are read, so little of them is read ahead (the default is 32 blocks). Each word costs the guest some 0.1 ms.
- */
-#define CMDLINE                                                                                                                      \
-	"console=ttyS0 panic=-1 reboot=t root=/dev/vda rootfstype=ext4 rootflags=inode_readahead_blks=8 init=" AGENT_PATH
+/* What every kernel hears: its console; a panic resets at once (which ends the VM), by a triple fault. Each word costs the guest some 0.1 ms. */
+#define CMDLINE "console=ttyS0 panic=-1 reboot=t"
+/* Inode tables are computed when they are read, so little of them is read ahead (the default is 32 blocks). */
+#define CMDLINE_DISK " root=/dev/vda rootfstype=ext4 rootflags=inode_readahead_blks=8 init=" AGENT_PATH
+#define CMDLINE_SHARE " root=" SHARES_ROOT_TAG " rootfstype=virtiofs init=/" AGENT_ROOT_NAME
 #define CMDLINE_READ_WRITE " rw"
 #define CMDLINE_READ_ONLY " ro"
 #define CMDLINE_QUIET " loglevel=1" /* panics are heard */
@@ -79,7 +79,8 @@ static int open_kernel(struct run *run, struct error *err)
 	if (!path) {
 		path = fallback = data_file("vmlinux");
 		if (!path)
-			return error_set(err, -ENOENT, "the default guest kernel is not installed; run make, or give --kernel FILE");
+			return error_set(err, -ENOENT,
+					 "the default guest kernel is not installed; run make, or give --kernel FILE");
 	}
 	const int result = kernel_image_open(path, "", &run->kernel, err);
 	free(fallback);
@@ -93,23 +94,41 @@ static void *blk_thread(void *loop)
 	return NULL;
 }
 
-static int attach_devices(struct run *run, struct error *err)
+static int attach_root_disk(struct run *run, struct error *err)
 {
-	const struct guest_mem *mem = machine_mem(run->machine);
 	run->blk_loop = loop_create();
 	if (!run->blk_loop)
 		return error_set(err, -errno, "epoll: %s", strerror(errno));
-	int result = virtio_blk_create(run->blk_loop, mem, run->root.disk, &run->blk);
-	if (result == 0)
-		result = virtio_vsock_create(run->loop, mem, VSOCK_GUEST_CID, &run->vsock);
+	const int result = virtio_blk_create(run->blk_loop, machine_mem(run->machine), run->root.disk, &run->blk);
 	if (result < 0)
-		return error_set(err, result, "creating the devices: %s", strerror(-result));
+		return error_set(err, result, "creating the root disk's device: %s", strerror(-result));
+	return machine_attach(run->machine, virtio_blk_device(run->blk), err);
+}
+
+static int attach_devices(struct run *run, struct error *err)
+{
+	const struct guest_mem *mem = machine_mem(run->machine);
+	int result = run->options->root ? 0 : attach_root_disk(run, err);
+	if (result < 0)
+		return result;
+	result = virtio_vsock_create(run->loop, mem, VSOCK_GUEST_CID, &run->vsock);
+	if (result < 0)
+		return error_set(err, result, "creating the vsock device: %s", strerror(-result));
 	result = run_serve_vsock(run, err);
 	if (result == 0)
-		result = machine_attach(run->machine, virtio_blk_device(run->blk), err);
-	if (result == 0)
 		result = machine_attach(run->machine, virtio_vsock_device(run->vsock), err);
-	return result < 0 ? result : extra_disks_attach(&run->extra_disks, run->machine, err);
+	if (result == 0)
+		result = extra_disks_attach(&run->extra_disks, run->machine, err);
+	return result < 0 ? result : shares_attach(&run->shares, run->machine, err);
+}
+
+/* A guest that gathers writes has to let go of them before its machine ends. */
+static bool has_writeback_share(const struct options *options)
+{
+	for (size_t i = 0; i < options->share_count; i++)
+		if (options->shares[i].writeback)
+			return true;
+	return false;
 }
 
 static int make_session(struct run *run, struct error *err)
@@ -132,7 +151,9 @@ static int make_session(struct run *run, struct error *err)
 		.tmpfs = options->tmpfs,
 		.tmpfs_count = options->tmpfs_count,
 		.terminal = options->terminal,
-		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks),
+		.shares = run->shares.mounts,
+		.share_count = run->shares.mount_count,
+		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks) || has_writeback_share(options),
 		.proxy = options->port_count > 0,
 		.started = on_started,
 		.times = options->timeline ? on_times : NULL,
@@ -160,13 +181,15 @@ static int boot(struct run *run, struct error *err)
 	enum boot_protocol protocol = BOOT_LINUX64;
 	char *cmdline;
 
-	if (options->boot == BOOT_CHOICE_PVH || (options->boot == BOOT_CHOICE_AUTO && !run->kernel.entry_loaded && run->kernel.pvh_entry))
+	if (options->boot == BOOT_CHOICE_PVH ||
+	    (options->boot == BOOT_CHOICE_AUTO && !run->kernel.entry_loaded && run->kernel.pvh_entry))
 		protocol = BOOT_PVH;
-	if (asprintf(&cmdline, "%s%s%s%s%s%s%s%s", CMDLINE,
+	if (asprintf(&cmdline, "%s%s%s%s%s%s%s%s%s", CMDLINE, options->root ? CMDLINE_SHARE : CMDLINE_DISK,
 		     options->read_only ? CMDLINE_READ_ONLY : CMDLINE_READ_WRITE, options->console ? "" : CMDLINE_QUIET,
 		     options->cpus == 1 ? CMDLINE_ONE_CPU : CMDLINE_MANY_CPUS,
-		     options->memory_bytes > GUEST_MEM_HOLE_START ? CMDLINE_HIGH_MEMORY : "", options->kernel ? CMDLINE_FOREIGN : "",
-		     options->append ? " " : "", options->append ? options->append : "") < 0)
+		     options->memory_bytes > GUEST_MEM_HOLE_START ? CMDLINE_HIGH_MEMORY : "",
+		     options->kernel ? CMDLINE_FOREIGN : "", options->append ? " " : "",
+		     options->append ? options->append : "") < 0)
 		return error_set(err, -ENOMEM, "out of memory");
 	const int result = machine_boot(run->machine, &run->kernel, protocol, cmdline, err);
 	free(cmdline);
@@ -176,7 +199,9 @@ static int boot(struct run *run, struct error *err)
 /* What goes into the guest's memory, and onto its disk. All that needs no VM. */
 static int prepare_guest(struct run *run, struct error *err)
 {
-	int result = root_disk_open(run->options, ROOT_DISK_RUN, &run->root, err);
+	int result = run->options->root ? 0 : root_disk_open(run->options, ROOT_DISK_RUN, &run->root, err);
+	if (result == 0)
+		result = shares_open(run->options, &run->shares, err);
 	if (result == 0)
 		result = extra_disks_open(run->options, &run->extra_disks, err);
 	timeline_mark("disk planned");
@@ -291,9 +316,10 @@ static int start(struct run *run, struct error *err)
 	if (kvm_fd < 0)
 		return kvm_fd;
 	if (!options->no_kvm_check && !host_has_hardware_virtualization())
-		return error_set(err, -ENOTSUP,
-				 "the processor shows neither VMX nor SVM: this /dev/kvm is software only and cannot run Linux guests; "
-				 "use a machine with hardware virtualization, or enable nested virtualization for this VM");
+		return error_set(
+		    err, -ENOTSUP,
+		    "the processor shows neither VMX nor SVM: this /dev/kvm is software only and cannot run Linux guests; "
+		    "use a machine with hardware virtualization, or enable nested virtualization for this VM");
 	run->loop = loop_create();
 	if (!run->loop)
 		return error_set(err, -errno, "epoll: %s", strerror(errno));
@@ -302,10 +328,12 @@ static int start(struct run *run, struct error *err)
 		return result;
 	if (options->terminal && (result = terminal_set_raw(STDIN_FILENO)) < 0)
 		return error_set(err, result, "--tty: %s", strerror(-result));
-	result = thread_start(&thread, blk_thread, run->blk_loop);
+	result = run->blk ? thread_start(&thread, blk_thread, run->blk_loop) : 0;
 	if (result < 0)
 		return error_set(err, result, "starting the disk's thread: %s", strerror(-result));
 	result = extra_disks_start(&run->extra_disks, err);
+	if (result == 0)
+		result = shares_start(&run->shares, err);
 	if (result < 0)
 		return result;
 	reaper_start();

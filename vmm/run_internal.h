@@ -14,6 +14,7 @@
 #include "vmm/ports.h"
 #include "vmm/root_disk.h"
 #include "vmm/session.h"
+#include "vmm/shares.h"
 
 struct run {
 	const struct options *options;
@@ -22,8 +23,9 @@ struct run {
 	struct kernel_image kernel;
 	struct machine *machine;
 	struct loop *blk_loop;
-	struct virtio_blk *blk;
+	struct virtio_blk *blk; /* NULL, as the loop: the root is a share */
 	struct extra_disks extra_disks;
+	struct shares shares;
 	struct virtio_vsock *vsock;
 	struct ports *ports;    /* NULL: no -p */
 	struct session *session;

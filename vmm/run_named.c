@@ -125,10 +125,13 @@ static uint64_t resident_bytes(void)
 static void on_figures(void *data, struct remote_figures *figures)
 {
 	const struct run *run = data;
-	struct virtio_blk_stats blk;
+	struct virtio_blk_stats blk = { 0 };
 	struct virtio_vsock_stats vsock;
+	struct fs_counters fs;
 	struct timespec used = { 0 };
-	virtio_blk_get_stats(run->blk, &blk);
+	if (run->blk)
+		virtio_blk_get_stats(run->blk, &blk);
+	shares_counters(&run->shares, &fs);
 	virtio_vsock_get_stats(run->vsock, &vsock);
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
 	*figures = (struct remote_figures){
@@ -140,6 +143,12 @@ static void on_figures(void *data, struct remote_figures *figures)
 		.blk_read_bytes = le64_make(blk.read_bytes),
 		.blk_writes = le64_make(blk.writes),
 		.blk_written_bytes = le64_make(blk.written_bytes),
+		.fs_requests = le64_make(fs.requests),
+		.fs_read_bytes = le64_make(fs.read_bytes),
+		.fs_written_bytes = le64_make(fs.write_bytes),
+		.fs_errors = le64_make(fs.errors),
+		.fs_nodes = le64_make(fs.nodes),
+		.fs_descriptors = le64_make(fs.descriptors),
 		.vsock_connections = le64_make(vsock.connections),
 		.vsock_to_guest_bytes = le64_make(vsock.to_guest_bytes),
 		.vsock_from_guest_bytes = le64_make(vsock.from_guest_bytes),

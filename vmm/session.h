@@ -29,6 +29,14 @@ struct session_tmpfs {
 
 struct agent_times;
 
+/* A virtio-fs device that is mounted before the command runs. */
+struct session_share {
+	const char *tag;
+	const char *place; /* absolute; made when it is missing */
+	const char *file;  /* NULL: a directory; else the only entry of the share's root, a file that is to be at `place` */
+	bool read_only;
+};
+
 struct session_spec {
 	const char *const *argv; /* NULL-terminated, at least one; borrowed while session_create() runs, like all here */
 	const char *const *env;  /* "K=V", NULL-terminated; NULL: empty */
@@ -41,6 +49,8 @@ struct session_spec {
 	size_t limit_count;
 	const struct session_tmpfs *tmpfs; /* of the main session only; at most AGENT_TMPFS_MAX */
 	size_t tmpfs_count;
+	const struct session_share *shares; /* likewise; at most AGENT_SHARES_MAX, what is deeper behind what is less deep */
+	size_t share_count;
 	bool terminal;           /* a pty in the guest, joined with stdin_fd and stdout_fd */
 	bool sync;               /* the guest writes its file systems back before the session ends: for disks that are kept */
 	bool proxy;              /* the agent listens at AGENT_PORT_PROXY before the command starts; for the main session */

@@ -34,6 +34,40 @@ static void request_add_limits(struct session_request *request, const struct ses
 	}
 }
 
+/* What is mounted: its strings, as they stand behind all others. */
+static size_t mount_bytes(const struct session_spec *spec)
+{
+	size_t bytes = 0;
+	for (size_t i = 0; i < spec->tmpfs_count; i++)
+		bytes += strlen(spec->tmpfs[i].folder) + strlen(spec->tmpfs[i].data) + 2;
+	for (size_t i = 0; i < spec->share_count; i++) {
+		const struct session_share *share = &spec->shares[i];
+		bytes += strlen(share->tag) + strlen(share->place) + (share->file ? strlen(share->file) : 0) + 3;
+	}
+	return bytes;
+}
+
+static void request_add_mounts(struct session_request *request, const struct session_spec *spec)
+{
+	for (size_t i = 0; i < spec->tmpfs_count; i++) {
+		request_add_string(request, spec->tmpfs[i].folder);
+		request_add_string(request, spec->tmpfs[i].data);
+	}
+	for (size_t i = 0; i < spec->share_count; i++) {
+		request_add_string(request, spec->shares[i].tag);
+		request_add_string(request, spec->shares[i].place);
+		request_add_string(request, spec->shares[i].file ? spec->shares[i].file : "");
+	}
+}
+
+static uint32_t read_only_shares(const struct session_spec *spec)
+{
+	uint32_t bits = 0;
+	for (size_t i = 0; i < spec->share_count; i++)
+		bits |= (uint32_t)spec->shares[i].read_only << i;
+	return bits;
+}
+
 int session_request_build(struct session_request *request, uint32_t number, const struct session_spec *spec, struct error *err)
 {
 	/* Another session leaves the host name as it is. */
@@ -45,8 +79,7 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 	const uint32_t argc = count_strings(spec->argv, &bytes), envc = count_strings(spec->env, &bytes);
 
 	bytes += spec->limit_count * sizeof(struct agent_limit);
-	for (size_t i = 0; i < spec->tmpfs_count; i++)
-		bytes += strlen(spec->tmpfs[i].folder) + strlen(spec->tmpfs[i].data) + 2;
+	bytes += mount_bytes(spec);
 
 	*request = (struct session_request){ 0 };
 	if (!argc)
@@ -57,6 +90,8 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 		return error_set(err, -EINVAL, "%zu limits of resources; there are %u", spec->limit_count, AGENT_LIMITS_MAX);
 	if (spec->tmpfs_count > (number ? 0 : AGENT_TMPFS_MAX))
 		return error_set(err, -EINVAL, "%zu tmpfs; at most %u", spec->tmpfs_count, number ? 0 : AGENT_TMPFS_MAX);
+	if (spec->share_count > (number ? 0 : AGENT_SHARES_MAX))
+		return error_set(err, -EINVAL, "%zu shares; at most %u", spec->share_count, number ? 0 : AGENT_SHARES_MAX);
 	if (bytes > AGENT_BODY_MAX || argc > AGENT_STRINGS_MAX || envc > AGENT_STRINGS_MAX - argc)
 		return error_set(err, -E2BIG, "command and environment are too long: %u strings, %zu bytes; at most %u and %u",
 				 argc + envc, bytes, AGENT_STRINGS_MAX, AGENT_BODY_MAX);
@@ -66,11 +101,17 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 	const uint32_t flags = (spec->stdin_fd >= 0 ? AGENT_RUN_STDIN : 0) | (spec->terminal ? AGENT_RUN_TERMINAL : 0) |
 			       (spec->sync ? AGENT_RUN_SYNC : 0) | (spec->proxy ? AGENT_RUN_PROXY : 0) |
 			       (spec->times ? AGENT_RUN_TIMES : 0);
-	const struct agent_run run = { .session = le32_make(number), .flags = le32_make(flags), .rows = le16_make(spec->rows),
-				       .columns = le16_make(spec->columns), .argc = le32_make(argc), .envc = le32_make(envc),
+	const struct agent_run run = { .session = le32_make(number),
+				       .flags = le32_make(flags),
+				       .rows = le16_make(spec->rows),
+				       .columns = le16_make(spec->columns),
+				       .argc = le32_make(argc),
+				       .envc = le32_make(envc),
 				       .limit_count = le32_make((uint32_t)spec->limit_count),
 				       .tmpfs_count = le32_make((uint32_t)spec->tmpfs_count),
-				       .pids_max = le32_make(spec->pids_max) };
+				       .pids_max = le32_make(spec->pids_max),
+				       .share_count = le32_make((uint32_t)spec->share_count),
+				       .read_only_shares = le32_make(read_only_shares(spec)) };
 	request_add(request, &run, sizeof(run));
 	request_add_limits(request, spec);
 	request_add_string(request, hostname);
@@ -81,9 +122,6 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 		request_add_string(request, spec->argv[i]);
 	for (uint32_t i = 0; i < envc; i++)
 		request_add_string(request, spec->env[i]);
-	for (size_t i = 0; i < spec->tmpfs_count; i++) {
-		request_add_string(request, spec->tmpfs[i].folder);
-		request_add_string(request, spec->tmpfs[i].data);
-	}
+	request_add_mounts(request, spec);
 	return 0;
 }

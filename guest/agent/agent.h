@@ -3,6 +3,7 @@
  *
  *   main.c     order of the start, event loop, reaping
  *   wire.c     the control connection: frames in, frames out
+ *   mounts.c   file systems that the main command asks for
  *   command.c  sessions: from RUN to EXITED
  *   pump.c     bytes between a command's pipes (or pty) and its vsock connections
  *   proxy.c    TCP connections inside the guest for the host's clients
@@ -63,6 +64,12 @@ void platform_set_hostname(const char *name);
 /* Mounts a tmpfs with the mount(2) data `data` on `folder`, which is there. Returns 0 or -errno. */
 int platform_mount_tmpfs(const char *folder, const char *data);
 
+/* Mounts the virtio-fs device `tag` on `folder`, which is there. Returns 0 or -errno: -ENODEV when the kernel has no virtio-fs. */
+int platform_mount_share(const char *tag, const char *folder, bool read_only);
+
+/* The same for a share that holds one file, `name`, which is to be at `place`, a file that is there. */
+int platform_mount_file(const char *tag, const char *name, const char *place, bool read_only);
+
 /* Leaves the root file system as after a shutdown: written back, and clean when nothing more can be written. Once, at the end of all. */
 void platform_settle_disks(void);
 
@@ -102,6 +109,18 @@ int pids_limit(uint32_t max, struct text *why);
 
 /* In a new process: it is one of those now. Returns 0, or -1 with errno. */
 int pids_join(void);
+
+/* ---- mounts.c ---------------------------------------------------------------------------------------------------------------- */
+
+struct mounts {
+	uint32_t tmpfs_count, share_count;
+	uint32_t read_only_shares; /* bits */
+	const char *tmpfs[AGENT_TMPFS_MAX][2];   /* folder, data */
+	const char *shares[AGENT_SHARES_MAX][3]; /* tag, place, file or "" */
+};
+
+/* Mounts all of them, what is less deep first. Returns 0, or -errno with the reason. */
+int mounts_make(const struct mounts *m, struct text *why);
 
 /* ---- spawn.c ----------------------------------------------------------------------------------------------------------------- */
 

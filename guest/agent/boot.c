@@ -175,6 +175,38 @@ int platform_mount_tmpfs(const char *folder, const char *data)
 	return mount("tmpfs", folder, "tmpfs", HARMLESS, data) < 0 ? -errno : 0;
 }
 
+int platform_mount_share(const char *tag, const char *folder, bool read_only)
+{
+	return mount(tag, folder, "virtiofs", read_only ? MS_RDONLY : 0, NULL) < 0 ? -errno : 0;
+}
+
+/* Where the folder of a share of one file is mounted for a moment: what is bound to its place stays when this goes. */
+#define FILE_SHARE_FOLDER "/run/.trvmm-share"
+
+static int bind_file(const char *name, const char *place)
+{
+	char from[sizeof(FILE_SHARE_FOLDER) + 256 + 1];
+	const size_t length = strlen(name);
+	if (length > 256)
+		return -ENAMETOOLONG;
+	memcpy(from, FILE_SHARE_FOLDER "/", sizeof(FILE_SHARE_FOLDER));
+	memcpy(from + sizeof(FILE_SHARE_FOLDER), name, length + 1);
+	return mount(from, place, NULL, MS_BIND, NULL) < 0 ? -errno : 0;
+}
+
+int platform_mount_file(const char *tag, const char *name, const char *place, bool read_only)
+{
+	if (mkdir(FILE_SHARE_FOLDER, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	int result = platform_mount_share(tag, FILE_SHARE_FOLDER, read_only);
+	if (result == 0) {
+		result = bind_file(name, place);
+		umount2(FILE_SHARE_FOLDER, MNT_DETACH);
+	}
+	rmdir(FILE_SHARE_FOLDER);
+	return result;
+}
+
 void platform_settle_disks(void)
 {
 	/* Read-only marks it as unmounted. A background process that has a file open for writing is in the way of that: freezing is

@@ -26,9 +26,9 @@ struct request {
 	char *init;
 	uint32_t pids_max;
 	const struct agent_limit *limits;
-	uint32_t limit_count, tmpfs_count;
+	uint32_t limit_count;
 	char **argv, **env;
-	const char *tmpfs[AGENT_TMPFS_MAX][2]; /* folder, data */
+	struct mounts mounts;
 };
 
 /* free slot for a shell | argv | NULL | env | HOME | NULL */
@@ -90,11 +90,14 @@ static bool request_parse(struct request *r, char *at, const char *end, const st
 {
 	const uint32_t argc = le32_get(m->argc), envc = le32_get(m->envc);
 	r->limit_count = le32_get(m->limit_count);
-	r->tmpfs_count = le32_get(m->tmpfs_count);
+	r->mounts.tmpfs_count = le32_get(m->tmpfs_count);
+	r->mounts.share_count = le32_get(m->share_count);
+	r->mounts.read_only_shares = le32_get(m->read_only_shares);
 	if (!argc || argc > AGENT_STRINGS_MAX || envc > AGENT_STRINGS_MAX - argc)
 		return false;
 	if (r->limit_count > AGENT_LIMITS_MAX || (size_t)(end - at) < r->limit_count * sizeof(struct agent_limit) ||
-	    r->tmpfs_count > (r->session ? 0 : AGENT_TMPFS_MAX))
+	    r->mounts.tmpfs_count > (r->session ? 0 : AGENT_TMPFS_MAX) ||
+	    r->mounts.share_count > (r->session ? 0 : AGENT_SHARES_MAX))
 		return false;
 	r->limits = (const struct agent_limit *)at;
 	at += r->limit_count * sizeof(struct agent_limit);
@@ -118,9 +121,13 @@ static bool request_parse(struct request *r, char *at, const char *end, const st
 	if (!envc)
 		*to++ = NULL;
 	*to = NULL;
-	for (uint32_t i = 0; i < r->tmpfs_count; i++)
+	for (uint32_t i = 0; i < r->mounts.tmpfs_count; i++)
 		for (unsigned k = 0; k < 2; k++)
-			if (!(r->tmpfs[i][k] = take_string(&at, end)))
+			if (!(r->mounts.tmpfs[i][k] = take_string(&at, end)))
+				return false;
+	for (uint32_t i = 0; i < r->mounts.share_count; i++)
+		for (unsigned k = 0; k < 3; k++)
+			if (!(r->mounts.shares[i][k] = take_string(&at, end)))
 				return false;
 	return at == end;
 }
@@ -207,25 +214,6 @@ static uint32_t spawn_explain(const struct spawn *s, struct text *why)
 }
 
 /* Returns 0, or -errno with the reason. */
-static int mount_tmpfs(const struct request *r, struct text *why)
-{
-	for (uint32_t i = 0; i < r->tmpfs_count; i++) {
-		int result = spawn_make_folder(r->tmpfs[i][0]);
-		const bool made = result == 0;
-		if (made)
-			result = platform_mount_tmpfs(r->tmpfs[i][0], r->tmpfs[i][1]);
-		if (result == 0)
-			continue;
-		text_add(why, made ? "mount the tmpfs \"" : "make the folder of the tmpfs \"");
-		text_add(why, r->tmpfs[i][0]);
-		text_add(why, "\"");
-		text_add_error(why, -result);
-		return result;
-	}
-	return 0;
-}
-
-/* Returns 0, or -errno with the reason. */
 static int start_proxy(const struct request *r, struct text *why)
 {
 	if (r->session != 0 || !(r->flags & AGENT_RUN_PROXY))
@@ -244,7 +232,7 @@ static pid_t command_start(struct command *c, struct request *r, struct text *wh
 	static struct user user;
 	memset(&user, 0, sizeof(user));
 	*exit_code = 125;
-	int result = mount_tmpfs(r, why);
+	int result = mounts_make(&r->mounts, why);
 	if (result == 0 && r->pids_max)
 		result = pids_limit(r->pids_max, why);
 	if (result == 0 && *r->init)

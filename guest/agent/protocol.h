@@ -51,8 +51,9 @@
 
 #include "base/le.h"
 
-#define AGENT_PROTOCOL_VERSION 3
+#define AGENT_PROTOCOL_VERSION 4
 #define AGENT_PATH "/.trvmm/agent" /* where ext4gen places it; the kernel's init= */
+#define AGENT_ROOT_NAME ".trvmm-agent" /* its name in the root folder when that is a share */
 
 #define AGENT_PORT_CONTROL 1024u
 #define AGENT_PORT_PROXY 1025u /* in the guest */
@@ -72,6 +73,7 @@ static inline uint32_t agent_stream_port(uint32_t session, enum agent_stream str
 #define AGENT_STRINGS_MAX 262144u /* argc + envc: with a pointer for each, more than any exec takes */
 #define AGENT_LIMITS_MAX 16u      /* Linux has as many kinds */
 #define AGENT_TMPFS_MAX 64u
+#define AGENT_SHARES_MAX 32u
 
 enum agent_type {
 	AGENT_HELLO = 1,
@@ -104,11 +106,16 @@ struct agent_hello {
 /*
  * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname,
  * working directory, user, init, then argc arguments, then envc environment entries, then tmpfs_count times two: a folder, and the
- * data that mount(2) gets. Empty means: leave the hostname as it is, working directory "/", user root, no init. A missing working
- * directory is made. A user is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's /etc/passwd and /etc/group. The
- * command is searched in the PATH of its environment; HOME is added to that when it is missing. A tmpfs is mounted on each
- * folder, which is made when it is missing, before all else. Then the program at the path `init`, if any, takes the place of process 1,
- * and the agent is a child of it from then on. Only session 0 may ask for tmpfs, init and pids_max. The body's length must match exactly.
+ * data that mount(2) gets, then share_count times three: tag, place, file. Empty means: leave the hostname as it is, working directory
+ * "/", user root, no init. A missing working directory is made. A user is NAME, UID, NAME:GROUP or UID:GID, looked up in the guest's
+ * /etc/passwd and /etc/group. The command is searched in the PATH of its environment; HOME is added to that when it is missing. A tmpfs is
+ * mounted on each folder, which is made when it is missing, before all else. Then the program at the path `init`, if any, takes the place
+ * of process 1, and the agent is a child of it from then on. Only session 0 may ask for tmpfs, shares, init and pids_max. The body's length
+ * must match exactly.
+ *
+ * A share is a virtio-fs device, known by its tag, that is mounted on the folder `place`. When `file` is not empty, the share's root
+ * holds just the file of this name, and that is to be at `place`. Places that are missing are made. Of tmpfs and shares, what has fewer
+ * components is mounted first.
  */
 struct agent_run {
 	le32 session;
@@ -119,6 +126,8 @@ struct agent_run {
 	le32 limit_count; /* at most AGENT_LIMITS_MAX */
 	le32 tmpfs_count; /* at most AGENT_TMPFS_MAX */
 	le32 pids_max;    /* processes and threads of all commands together; 0: no limit */
+	le32 share_count; /* at most AGENT_SHARES_MAX */
+	le32 read_only_shares; /* a bit for each share, from bit 0 on */
 };
 
 /* A resource limit of the command, as setrlimit() takes it. */

@@ -100,6 +100,29 @@ int platform_mount_tmpfs(const char *folder, const char *data)
 	return 0;
 }
 
+int platform_mount_share(const char *tag, const char *folder, bool read_only)
+{
+	char path[512];
+	snprintf(path, sizeof(path), "%s/share", folder);
+	FILE *file = fopen(path, "we");
+	if (!file)
+		return -errno;
+	fprintf(file, "%s %s", tag, read_only ? "ro" : "rw");
+	fclose(file);
+	/* As on a kernel that has no such file system. */
+	return strcmp(tag, "no-kernel") ? 0 : -ENODEV;
+}
+
+int platform_mount_file(const char *tag, const char *name, const char *place, bool read_only)
+{
+	FILE *file = fopen(place, "we");
+	if (!file)
+		return -errno;
+	fprintf(file, "%s %s %s", tag, name, read_only ? "ro" : "rw");
+	fclose(file);
+	return 0;
+}
+
 void platform_settle_disks(void)
 {
 	/* The host's own disks are left alone. */
