@@ -119,9 +119,10 @@ int share_parse(const char *text, struct share *share, struct error *err)
 	share->guest = strndup(colon + 1, length);
 	if (!share->guest)
 		result = error_set(err, -ENOMEM, "out of memory");
-	else if (length > GUEST_BYTES_MAX || !tidy_guest_path(share->guest))
-		result = error_set(err, -EINVAL, "-v '%s': give a path in the guest of at most %u bytes and without ..", text,
-				   GUEST_BYTES_MAX);
+	else if (length > GUEST_BYTES_MAX)
+		result = error_set(err, -EINVAL, "-v: a path in the guest has at most %u bytes", GUEST_BYTES_MAX);
+	else if (!tidy_guest_path(share->guest))
+		result = error_set(err, -EINVAL, "-v '%s': give a path without ..", text);
 	else if (!*share->guest)
 		result = error_set(
 		    err, -EINVAL, "-v '%s': give a place below / in the guest; --root DIR makes a directory the root itself", text);

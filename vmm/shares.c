@@ -21,7 +21,7 @@ static int make_agent_file(struct shares *shares, struct error *err)
 	shares->agent_fd = memfd_create("trvmm-agent", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (shares->agent_fd < 0)
 		return error_set(err, -errno, "a file in memory: %s", strerror(errno));
-	const int result = write_full(shares->agent_fd, agent_blob, agent_blob_bytes);
+	const int result = write_full(shares->agent_fd, agent_blob, BLOB_SLOT_BYTES);
 	if (result < 0)
 		return error_set(err, result, "a file in memory: %s", strerror(-result));
 	fcntl(shares->agent_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);

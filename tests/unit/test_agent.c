@@ -408,6 +408,73 @@ Test(agent, run_with_wrong_counts_of_limits_and_tmpfs)
 		expect_malformed(&bad[i]);
 }
 
+/* A request that has `bytes` behind all strings: those of `count` shares, the first of which is read-only, behind `tmpfs_count` tmpfs. */
+static struct request request_make_shares(uint32_t tmpfs_count, uint32_t count, const char *mounts, size_t bytes, const char *script)
+{
+	struct request r = request_make_more(NULL, 0, mounts, bytes, tmpfs_count, script);
+	struct agent_run run;
+	memcpy(&run, r.body, sizeof(run));
+	run.share_count = le32_make(count);
+	run.read_only_shares = le32_make(1);
+	memcpy(r.body, &run, sizeof(run));
+	return r;
+}
+
+Test(agent, shares)
+{
+	struct host host;
+	char out[256], folder[] = "/tmp/trvmm-share-XXXXXX", mounts[512], script[256];
+	cr_assert(mkdtemp(folder));
+	/* A folder, one below a tmpfs that is made before it, and a file. */
+	const size_t bytes = (size_t)sprintf(mounts, "%s/d/t%csize=1%ctag-0%c%s/d%c%ctag-1%c%s/d/t/s%c%ctag-2%c%s/new/f%cname%c", folder, 0, 0,
+					     0, folder, 0, 0, 0, folder, 0, 0, 0, folder, 0, 0);
+	sprintf(script, "cd %s; cat d/share; echo; cat d/t/tmpfs; echo; cat d/t/s/share; echo; cat new/f; rm -r %s", folder, folder);
+	const struct request r = request_make_shares(1, 3, mounts, bytes, script);
+	host_open(&host);
+	guest_send(host.control, AGENT_RUN, r.body, r.length);
+	expect_message(&host, AGENT_STARTED, 0);
+	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
+	read_all(host.streams[1], out, sizeof(out));
+	cr_expect_str_eq(out, "tag-0 ro\nsize=1\ntag-1 rw\ntag-2 name rw");
+	host_close(&host, CLOSED);
+}
+
+#define SHARE(TAG, PLACE, FILE) TAG "\0" PLACE "\0" FILE
+Test(agent, shares_that_cannot_be)
+{
+	static const struct {
+		const char *mount;
+		size_t bytes;
+		int error;
+	} cases[] = {
+		{ SHARE("t", "/etc/passwd", ""), sizeof(SHARE("t", "/etc/passwd", "")), ENOTDIR },
+		{ SHARE("t", "/etc", "file"), sizeof(SHARE("t", "/etc", "file")), EISDIR },
+		{ SHARE("t", "/dev/null/x", ""), sizeof(SHARE("t", "/dev/null/x", "")), ENOTDIR },
+		{ SHARE("t", "/dev/null/x", "f"), sizeof(SHARE("t", "/dev/null/x", "f")), ENOTDIR },
+		{ SHARE("no-kernel", "/tmp", ""), sizeof(SHARE("no-kernel", "/tmp", "")), ENODEV },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const struct request r = request_make_shares(0, 1, cases[i].mount, cases[i].bytes, "exit 1");
+		expect_refused(&r, cases[i].error);
+	}
+	unlink("/tmp/share");
+}
+
+Test(agent, run_with_wrong_counts_of_shares)
+{
+	char many[3 * (AGENT_SHARES_MAX + 1)] = "";
+	struct request bad[] = {
+		request_make_shares(0, 1, "", 0, "exit 1"),
+		request_make_shares(0, 1, "t\0/x", 5, "exit 1"), /* two strings */
+		request_make_shares(0, 1, "t\0/x\0f", 6, "exit 1"), /* without the last 0 */
+		request_make_shares(0, 1, "t\0/x\0f\0g", 9, "exit 1"),
+		request_make_shares(0, AGENT_SHARES_MAX + 1, many, sizeof(many), "exit 1"),
+		request_make_shares(0, UINT32_MAX, "", 0, "exit 1"),
+	};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		expect_malformed(&bad[i]);
+}
+
 Test(agent, tmpfs_belongs_to_session_0)
 {
 	struct host host;

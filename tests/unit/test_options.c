@@ -7,9 +7,11 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "guest/agent/protocol.h"
 #include "vmm/host.h"
 #include "vmm/options.h"
 #include "vmm/session.h"
+#include "vmm/share.h"
 
 static struct options options;
 static struct error err;
@@ -499,6 +501,40 @@ Test(options, ulimits_that_are_none)
 		BAD("--ulimit '", "--ulimit", bad[i], "sh");
 	BAD("soft limit is above", "--ulimit", "nofile=2:1", "sh");
 	BAD("soft limit is above", "--ulimit", "nofile=-1:1", "sh");
+}
+
+Test(options, shares)
+{
+	GOOD("-v", "/h/deep:/x/y", "--volume", "/h:/x:ro", "sh");
+	cr_assert_eq(options.share_count, 2);
+	cr_expect_str_eq(options.shares[0].guest, "/x");
+	cr_expect(options.shares[0].read_only);
+	cr_expect_str_eq(options.shares[1].host, "/h/deep");
+	BAD("/x/y", "-v", "/a:/x/y", "-v", "/b:/x/y", "sh");
+	BAD("-v '/a'", "-v", "/a", "sh");
+	const char *words[AGENT_SHARES_MAX + 2] = { NULL };
+	char texts[AGENT_SHARES_MAX + 1][16];
+	for (size_t i = 0; i <= AGENT_SHARES_MAX; i++) {
+		snprintf(texts[i], sizeof(texts[i]), "-v/a:/b%zu", i);
+		words[i] = texts[i];
+	}
+	cr_assert_eq(parse_words(words), -EINVAL);
+	cr_assert(strstr(err.text, "more than 32"));
+}
+
+Test(options, root_is_a_directory)
+{
+	GOOD("--root", "/some/where/", "--read-only", "--tmpfs", "/a", "sh");
+	cr_assert_str_eq(options.root, "/some/where");
+	GOOD("--root", "relative", "--root", "/last", "sh");
+	cr_assert_str_eq(options.root, "/last");
+	BAD("give a directory", "--root", "", "sh");
+	BAD("--layers", "--root", "/r", "--layers", "a.tar", "sh");
+	BAD("--add", "--root", "/r", "--add", "/etc:/x", "sh");
+	BAD("--rw-disk", "--root", "/r", "--rw-disk", "file", "sh");
+	BAD("--disk-size", "--root", "/r", "--disk-size", "1G", "sh");
+	BAD("--disk-features", "--root", "/r", "--disk-features", "has_journal", "sh");
+	BAD("--max-layer-size", "--root", "/r", "--max-layer-size", "1G", "sh");
 }
 
 Test(options, tmpfs)
