@@ -28,6 +28,15 @@ static int make_agent_file(struct shares *shares, struct error *err)
 	return 0;
 }
 
+static void warn_of_squashing(const struct fs_server *server, const char *option, const char *path)
+{
+	if (fs_server_squashes(server))
+		message("%s '%s': this file system takes no user xattrs, so all files are root's in the guest, and owners and "
+			"modes that you may "
+			"not give are not kept",
+			option, path);
+}
+
 static int open_root(const struct options *options, struct shares *shares, struct error *err)
 {
 	struct stat st;
@@ -49,6 +58,7 @@ static int open_root(const struct options *options, struct shares *shares, struc
 	if (result < 0)
 		return error_prefix(err, result, "--root");
 	shares->count++;
+	warn_of_squashing(root->server, "--root", options->root);
 	return 0;
 }
 
@@ -66,6 +76,7 @@ static int open_share(const struct share *share, struct shares *shares, struct e
 	if (result < 0)
 		return error_prefix(err, result, "-v");
 	shares->count++;
+	warn_of_squashing(shared->server, "-v", share->host);
 	snprintf(shared->tag, sizeof(shared->tag), "trvmm-%zu", shares->mount_count);
 	struct stat st;
 	const bool is_file = stat(share->host, &st) == 0 && !S_ISDIR(st.st_mode);

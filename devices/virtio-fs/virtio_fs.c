@@ -63,9 +63,11 @@ struct virtio_fs {
 	unsigned waiting; /* threads in `called` */
 	bool calling; /* one was woken, or made, and has not come yet */
 	bool failed, stopping;
+	bool entered;              /* the first thread is ready to serve, or has failed */
+	int enter_result;
 	bool kicked[QUEUES]; /* since the device was activated */
 	pthread_cond_t called;
-	pthread_cond_t settled; /* in_flight is 0 */
+	pthread_cond_t settled; /* in_flight is 0, or `entered` */
 };
 
 static void *thread_main(void *arg);
@@ -304,9 +306,16 @@ static void *thread_main(void *arg)
 	struct fs_thread *self = arg;
 	struct virtio_fs *fs = self->fs;
 
+	const int result = fs_server_enter_thread();
 	pthread_mutex_lock(&fs->lock);
 	fs->calling = false;
-	while (!fs->stopping) {
+	if (!fs->entered) {
+		fs->entered = true;
+		fs->enter_result = result;
+		pthread_cond_broadcast(&fs->settled);
+	}
+	/* A later one that cannot serve leaves the work to those that can. */
+	while (result == 0 && !fs->stopping) {
 		if (!fs->leader)
 			lead(fs, self);
 		else if (fs->watch_wanted && !fs->watcher)
@@ -357,7 +366,11 @@ int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, cons
 int virtio_fs_start(struct virtio_fs *fs)
 {
 	pthread_mutex_lock(&fs->lock);
-	const int result = start_thread(fs);
+	int result = start_thread(fs);
+	while (result == 0 && !fs->entered)
+		pthread_cond_wait(&fs->settled, &fs->lock);
+	if (result == 0)
+		result = fs->enter_result;
 	pthread_mutex_unlock(&fs->lock);
 	return result;
 }

@@ -39,6 +39,7 @@ static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
 static bool gate_open;
 static unsigned gate_waiting;
+static int enter_result;
 static _Atomic unsigned under_way, most_under_way, resets;
 
 static void set_gate(bool open)
@@ -87,6 +88,11 @@ ssize_t fs_server_handle(struct fs_server *server, const struct iovec *in, size_
 		result = (ssize_t)iov_copy_in(out, (unsigned)out_count, 0, &answer, sizeof(answer));
 	atomic_fetch_sub(&under_way, 1);
 	return result;
+}
+
+int fs_server_enter_thread(void)
+{
+	return enter_result;
 }
 
 void fs_server_reset(struct fs_server *server)
@@ -287,6 +293,19 @@ Test(virtio_fs, configuration_space_has_the_tag_and_one_request_queue)
 	virtio_fs_destroy(fs);
 	cr_assert_eq(virtio_fs_create(&ram.mem, NULL, "", &fs), -EINVAL);
 	cr_assert_eq(virtio_fs_create(&ram.mem, NULL, "123456789-123456789-123456789-1234567", &fs), -EINVAL);
+	fake_ram_destroy(&ram);
+}
+
+Test(virtio_fs, a_thread_that_cannot_serve_is_told_of_at_the_start)
+{
+	struct fake_ram ram;
+	struct virtio_fs *fs;
+	fake_ram_init(&ram, 4096);
+	cr_assert_eq(virtio_fs_create(&ram.mem, NULL, "share", &fs), 0);
+	enter_result = -EPERM;
+	cr_assert_eq(virtio_fs_start(fs), -EPERM);
+	virtio_fs_destroy(fs);
+	enter_result = 0;
 	fake_ram_destroy(&ram);
 }
 
