@@ -3,16 +3,16 @@
 
 #define MMIO_FIRST 0xd0000000ul
 #define MMIO_BYTES 0x1000ul
-#define PIN_FIRST 5u
+#define PIN_FIRST 5u /* 5, 6, 7, 9 */
 #define MAGIC 0x74726976u
-#define DEVICES 3u
+#define DEVICES 4u
 
 /* Rings at fixed places, each on pages of its own: desc 4 KiB, avail 1 KiB, used 3 KiB behind it. */
 static uint8_t rings[DEVICES][DEVICE_QUEUES][8192] __attribute__((aligned(4096)));
 
 bool device_find(struct device *dev, unsigned index, uint32_t device_id)
 {
-	*dev = (struct device){ .base = MMIO_FIRST + index * MMIO_BYTES, .pin = PIN_FIRST + index };
+	*dev = (struct device){ .base = MMIO_FIRST + index * MMIO_BYTES, .pin = PIN_FIRST + index + (index > 2) };
 	return reg_read(dev, VIRTIO_MMIO_MAGIC_VALUE) == MAGIC && reg_read(dev, VIRTIO_MMIO_VERSION) == 2 &&
 	       reg_read(dev, VIRTIO_MMIO_DEVICE_ID) == device_id;
 }

@@ -4,10 +4,10 @@
 # A guest is one file beside the runtime, guest_*; to add one, add its name. Sanitizers and hardening are for the runner only:
 # `make BUILD=build/asan SANITIZE=address,undefined check-guests` runs the same guests under a checked VMM.
 
-GUESTS := boot_linux64 boot_pvh blk blk_attack mmio_attack ping reset_race smp_race teardown transport_attack vsock vsock_attack \
+GUESTS := boot_linux64 boot_pvh blk blk_attack fs fs_attack mmio_attack ping reset_race smp_race teardown transport_attack vsock vsock_attack \
 	vsock_race
-GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_vsock.c guest_tables.c
-GUEST_RUNNER := runner.c runner_disk.c runner_echo.c
+GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_fs.c guest_vsock.c guest_tables.c
+GUEST_RUNNER := runner.c runner_disk.c runner_echo.c runner_fs.c
 GUEST_CC ?= gcc
 GUEST_CFLAGS := -std=gnu11 $(WARNINGS) -O2 -g -ffreestanding -mgeneral-regs-only -mno-red-zone -fno-pie -fno-stack-protector \
 	-fcf-protection=none -fno-asynchronous-unwind-tables -ffunction-sections -fdata-sections -I. -MMD -MP
@@ -32,7 +32,7 @@ $(GUESTS:%=$(BUILD)/guests/%.elf): $(BUILD)/guests/%.elf: $(BUILD)/guests/%.o $(
 $(BUILD)/tests/guest_runner: $(patsubst %.c,$(BUILD)/obj/tests/guests/%.o,$(GUEST_RUNNER)) $(BUILD)/libtrvmm.a
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)
-	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^ $(LDLIBS)
+	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -Wl,--wrap=fs_server_handle -o $@ $^ $(LDLIBS)
 
 GUEST_TESTS := $(GUESTS:%=$(BUILD)/guests/%.elf) $(BUILD)/tests/guest_runner
 

@@ -1,9 +1,9 @@
 /*
  * guest_runner: runs one test guest in a machine of libtrvmm and tells what came of it.
  *
- *   guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--timeout S] GUEST.elf
+ *   guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--fs] [--timeout S] GUEST.elf
  *
- * --pc: with the interrupt controllers of a PC, all in KVM. --exit: the machine's process exits when its guest has ended, as the
+ * --fs: with a share. --pc: with the interrupt controllers of a PC, all in KVM. --exit: the machine's process exits when its guest has ended, as the
  * product does, while other processors still run; what is told afterwards by looking at the machine is left out.
  *
  * The machine (see world.h) runs in a child process; this one copies the results that the guest prints to its console,
@@ -45,6 +45,7 @@ struct options {
 	unsigned timeout_s;
 	enum boot_protocol boot;
 	bool pc, exit;
+	struct test_share share; /* --fs */
 };
 
 #ifdef __SANITIZE_THREAD__
@@ -66,6 +67,8 @@ struct world {
 	struct test_disk *disk, *ro_disk;
 	struct virtio_blk *blk, *ro_blk;
 	struct virtio_vsock *vsock;
+	struct virtio_fs *fs; /* NULL without --fs, as its server */
+	struct fs_server *fs_server;
 	enum machine_end end;
 	char end_detail[256];
 };
@@ -124,7 +127,7 @@ static int make_disks(struct world *world)
 	return 0;
 }
 
-static int make_devices(struct world *world, struct error *err)
+static int make_devices(struct world *world, const struct options *options, struct error *err)
 {
 	const struct guest_mem *mem = machine_mem(world->machine);
 	int result = make_disks(world);
@@ -145,7 +148,10 @@ static int make_devices(struct world *world, struct error *err)
 		result = machine_attach(world->machine, virtio_blk_device(world->ro_blk), err);
 	if (result == 0)
 		result = machine_attach(world->machine, virtio_vsock_device(world->vsock), err);
-	return result;
+	if (result < 0 || !options->share.folder[0])
+		return result;
+	result = test_share_create(&options->share, mem, &world->fs_server, &world->fs, err);
+	return result < 0 ? result : machine_attach(world->machine, virtio_fs_device(world->fs), err);
 }
 
 static int prepare(struct world *world, const struct options *options, struct error *err)
@@ -172,7 +178,7 @@ static int prepare(struct world *world, const struct options *options, struct er
 		return error_set(err, -errno, "epoll: %s", strerror(errno));
 	result = machine_create(kvm_fd, &config, world->loop, &world->machine, err);
 	if (result == 0)
-		result = make_devices(world, err);
+		result = make_devices(world, options, err);
 	snprintf(cmdline, sizeof(cmdline), "%s cpus=%u", WORLD_CMDLINE, options->cpus);
 	if (result == 0)
 		result = machine_boot(world->machine, &world->kernel, options->boot, cmdline, err);
@@ -240,7 +246,8 @@ static void run_child(const struct options *options)
 		say("not ok - host: prepare the machine: %s\n", err.text);
 		exit(1);
 	}
-	if (pthread_create(&thread, NULL, run_loop, world.blk_loop) || machine_start(world.machine, &err) < 0) {
+	if (pthread_create(&thread, NULL, run_loop, world.blk_loop) || (world.fs && virtio_fs_start(world.fs) < 0) ||
+	    machine_start(world.machine, &err) < 0) {
 		say("not ok - host: start the machine: %s\n", err.text);
 		exit(1);
 	}
@@ -255,6 +262,11 @@ static void run_child(const struct options *options)
 		say("not ok - host: KVM went on to the end\n");
 	/* The main loop is not running any more: what the guest left open there is closed by the device itself. */
 	virtio_vsock_destroy(world.vsock);
+	virtio_fs_destroy(world.fs);
+	fs_server_destroy(world.fs_server);
+	if (world.fs)
+		say("%s - host: nothing beside the share has changed\n",
+		    test_share_neighbours_are_unchanged(&options->share) ? "ok" : "not ok");
 	check_left(DESCRIPTORS, descriptors, "descriptor");
 	check_left(THREADS, threads, "thread");
 	check_disk(world.disk, "the disk");
@@ -427,11 +439,13 @@ int main(int argc, char **argv)
 		{ "boot", required_argument, NULL, 'b' },
 		{ "pc", no_argument, NULL, 'p' },
 		{ "exit", no_argument, NULL, 'e' },
+		{ "fs", no_argument, NULL, 'f' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ NULL, 0, NULL, 0 },
 	};
 	struct options options = { .cpus = 1, .timeout_s = TIMEOUT_S, .boot = BOOT_LINUX64 };
 	struct error err = { "" };
+	bool share = false;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "", longs, NULL)) >= 0) {
@@ -445,6 +459,8 @@ int main(int argc, char **argv)
 			options.pc = true;
 		else if (option == 'e')
 			options.exit = true;
+		else if (option == 'f')
+			share = true;
 		else
 			return usage();
 	}
@@ -463,5 +479,11 @@ int main(int argc, char **argv)
 		return EXIT_SKIPPED;
 	}
 	close(kvm_fd);
-	return supervise(&options);
+	if (share && test_share_make(&options.share) < 0) {
+		perror("guest_runner: a folder to share");
+		return 1;
+	}
+	const int result = supervise(&options);
+	test_share_remove(&options.share);
+	return result;
 }

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "devices/virtio-blk/disk.h"
+#include "devices/virtio-fs/virtio_fs.h"
 #include "devices/virtio-vsock/virtio_vsock.h"
 #include "vmm/guest_mem.h"
 
@@ -33,5 +34,16 @@ int echo_serve(struct virtio_vsock *vsock);
 
 /* Connections that are still open. */
 unsigned echo_open_count(void);
+
+/* runner_fs.c: the share of the guests that have one. */
+struct test_share {
+	char folder[64]; /* that holds the share and its neighbour; empty: none */
+};
+int test_share_make(struct test_share *share);
+/* Makes server and device. Returns 0, or -errno with one line. */
+int test_share_create(const struct test_share *share, const struct guest_mem *mem, struct fs_server **server, struct virtio_fs **fs,
+		      struct error *err);
+bool test_share_neighbours_are_unchanged(const struct test_share *share);
+void test_share_remove(const struct test_share *share);
 
 #endif

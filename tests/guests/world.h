@@ -4,6 +4,7 @@
  *   device 0  virtio-blk, WORLD_DISK_SECTORS, writable only where the guests promise to write
  *   device 1  virtio-blk, WORLD_RO_SECTORS, read-only
  *   device 2  virtio-vsock
+ *   device 3  virtio-fs, where the runner was given --fs: a folder with the file WORLD_FS_FILE
  *
  * Each sector is filled with world_word(), so that a guest knows a sector by its content and the runner sees afterwards whether one
  * was changed that should not have been.
@@ -43,6 +44,14 @@
 /* What the machine may open: fewer connections than the device would take. */
 #define WORLD_DESCRIPTORS 400u
 #define WORLD_GUEST_CID 3u
+
+#define WORLD_FS_DEVICE 3u
+#define WORLD_FS_TAG "the-share"
+#define WORLD_FS_FILE "file"
+#define WORLD_FS_TEXT "what is in the file\n"
+/* A request with this unique number takes WORLD_FS_SLOW_US longer. */
+#define WORLD_FS_SLOW 0x510051005100ull
+#define WORLD_FS_SLOW_US 50000u
 
 /* Word `index` of sector `sector`. The low half is never small, so a sector taken for a request's header has no known type. */
 static inline uint64_t world_word(uint64_t sector, unsigned index)
