@@ -148,6 +148,12 @@ $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS)
 
+# What guests run on shares.
+$(BUILD)/tests/fs-check: tests/e2e/fs-check.c | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,TOOL,$@)
+	$(Q)musl-gcc -std=gnu11 -Wall -Wextra -Werror -O2 -D_GNU_SOURCE -static -o $@ $<
+
 $(BUILD)/tests/test_disk_nbd: | $(BUILD)/trvmm-nbd
 
 include tests/guests/guests.mk
@@ -155,7 +161,7 @@ include tests/guests/guests.mk
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
 	$(Q)tests/check --unit $(BUILD)
 
-check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) ## all tests; ends with `N passed, N failed, N skipped`
+check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(BUILD)/tests/fs-check ## all tests; ends with `N passed, N failed, N skipped`
 	$(Q)tests/check $(BUILD)
 
 # The sanitizers' builds use a stand-in for Criterion that runs tests in the program itself: the thread sanitizer cannot follow
