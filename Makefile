@@ -61,7 +61,7 @@ LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
 # Unit tests: tests/unit/test_X.c becomes $(BUILD)/tests/test_X, linked with everything but main.
 UNIT_TESTS := $(notdir $(basename $(wildcard tests/unit/test_*.c)))
 
-.PHONY: all guest demo check unit lab bench bench-guard asan tsan fuzz lint format install clean help bench-layers bench-vsock
+.PHONY: all guest demo check unit lab bench bench-guard asan tsan fuzz lint format install clean help bench-layers bench-vsock bench-fs
 all: $(BUILD)/trvmm $(BUILD)/trvmm-nbd guest ## build trvmm, its guest kernel and its default layer
 guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar
 
@@ -228,6 +228,9 @@ bench-layers: all $(BUILD)/bench/layers-tool ## measure layers and the generated
 
 bench-vsock: all ## measure vsock beside QEMU with vhost-vsock, in lab time: build/bench/vsock.md
 	$(Q)BUILD=$(BUILD) bench/vsock
+
+bench-fs: all ## measure shares beside QEMU and virtiofsd, in lab time: build/bench/fs.md
+	$(Q)bench/fs
 
 install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm
