@@ -253,7 +253,7 @@ Test(session_hostile, other_version)
 	struct play p;
 	play(&p, wrong_version);
 	cr_expect_not(p.h.ready);
-	expect_end(&p, 125, "the agent in the guest speaks version 99 of the protocol, not 3; use the one that came with trvmm");
+	expect_end(&p, 125, "the agent in the guest speaks version 99 of the protocol, not 4; use the one that came with trvmm");
 }
 
 /* ---- the connection ends early ----------------------------------------------------------------------------------------------- */
