@@ -21,7 +21,7 @@ LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,
 BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils \
 	util-linux nbdkit acl golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2 expect apache2-utils \
-	buildah
+	buildah cpio kmod
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c
@@ -39,18 +39,20 @@ FS_SRCS := $(addprefix devices/virtio-fs/, fs_attr.c fs_dir.c fs_entry.c fs_file
 	fs_node.c fs_node_fd.c fs_open.c fs_request.c fs_server.c fs_xattr.c virtio_fs.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, backlog.c connection.c credit.c host_end.c packet.c rx.c seqpacket.c service.c \
 	stream.c unix.c virtio_vsock.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c host.c \
-	ioapic.c irq_line.c kernel_image.c machine.c mptable.c options.c options_lists.c options_table.c options_take.c options_walk.c \
-	output_log.c output_log_reader.c port_rule.c ports.c reaper.c registry.c registry_claim.c registry_control.c registry_name.c \
-	registry_remove.c registry_root.c registry_state.c remote_client.c remote_exec.c remote_frame.c remote_request.c remote_server.c \
-	root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c session.c session_control.c session_request.c session_stream.c \
-	share.c shares.c stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c unpack.c vcpu.c)
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpio.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c \
+	host.c initramfs.c ioapic.c irq_line.c kernel_image.c machine.c modules.c mptable.c options.c options_lists.c options_table.c \
+	options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c registry.c registry_claim.c \
+	registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c remote_client.c remote_exec.c \
+	remote_frame.c remote_request.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c session.c \
+	session_control.c session_request.c session_stream.c share.c shares.c stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c \
+	unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_block.c disk_diff.c disk_export.c disk_inspect.c disk_map.c \
 	disk_output.c disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, pipe.c receive.c send.c xattr.c)
 LIB_SRCS := $(BASE_SRCS) $(COPY_SRCS) $(LAYERS_SRCS) $(EXT4GEN_SRCS) $(EXT4READ_SRCS) $(VIRTIO_SRCS) $(BLK_SRCS) $(VSOCK_SRCS) \
 	$(VMM_SRCS) $(CLI_SRCS) $(FS_SRCS)
-AGENT_COMMON_SRCS := $(addprefix guest/agent/, command.c init.c main.c mounts.c pids.c proxy.c pump.c spawn.c text.c user.c wire.c) base/relay.c
+AGENT_COMMON_SRCS := $(addprefix guest/agent/, command.c init.c initramfs.c main.c mounts.c pids.c proxy.c pump.c spawn.c text.c \
+	user.c wire.c) base/relay.c
 AGENT_SRCS := $(AGENT_COMMON_SRCS) $(addprefix guest/agent/, boot.c vsock.c)
 # Static, without position independence and all in few pages: less to relocate and to fault in on the way to the command.
 AGENT_CFLAGS := -std=gnu11 $(WARNINGS) -Os -fno-pie -ffunction-sections -fno-asynchronous-unwind-tables -D_GNU_SOURCE -I.

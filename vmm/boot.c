@@ -24,6 +24,8 @@
 #define PTE_WRITABLE (1ull << 1)
 #define PTE_LARGE (1ull << 7)
 
+#define INITRD_ADDR_MAX 0x7fffffffu
+
 #define E820_RAM 1
 #define E820_RESERVED 2
 
@@ -46,7 +48,14 @@ struct hvm_memmap_entry {
 	uint32_t type;
 	uint32_t reserved;
 };
-_Static_assert(sizeof(struct hvm_start_info) == 56 && sizeof(struct hvm_memmap_entry) == 24, "start_info.h");
+struct hvm_modlist_entry {
+	uint64_t paddr;
+	uint64_t size;
+	uint64_t cmdline_paddr;
+	uint64_t reserved;
+};
+_Static_assert(sizeof(struct hvm_start_info) == 56 && sizeof(struct hvm_memmap_entry) == 24 && sizeof(struct hvm_modlist_entry) == 32,
+	       "start_info.h");
 #define HVM_START_MAGIC 0x336ec578u
 
 /* A memory map in the form of boot_params; PVH's has the same types. */
@@ -98,7 +107,7 @@ static void put_rng_seed(const struct guest_mem *mem)
 	put(mem, LAYOUT_SETUP_DATA + sizeof(head), seed, sizeof(seed));
 }
 
-static void put_boot_params(const struct guest_mem *mem, const struct kernel_image *kernel, size_t cmdline_length)
+static void put_boot_params(const struct guest_mem *mem, const struct kernel_image *kernel, gpa_t initrd, size_t cmdline_length)
 {
 	struct boot_params params;
 	struct memory_map map;
@@ -115,7 +124,8 @@ static void put_boot_params(const struct guest_mem *mem, const struct kernel_ima
 	params.hdr.loadflags = LOADED_HIGH;
 	params.hdr.cmd_line_ptr = (uint32_t)LAYOUT_CMDLINE;
 	params.hdr.cmdline_size = (uint32_t)cmdline_length;
-	params.hdr.ramdisk_image = params.hdr.ramdisk_size = 0;
+	params.hdr.ramdisk_image = (uint32_t)initrd;
+	params.hdr.ramdisk_size = (uint32_t)kernel->initrd_bytes;
 	params.hdr.setup_data = LAYOUT_SETUP_DATA;
 	params.acpi_rsdp_addr = LAYOUT_ACPI;
 	build_memory_map(mem, &map);
@@ -125,12 +135,13 @@ static void put_boot_params(const struct guest_mem *mem, const struct kernel_ima
 	put_rng_seed(mem);
 }
 
-static void put_pvh_info(const struct guest_mem *mem)
+static void put_pvh_info(const struct guest_mem *mem, const struct kernel_image *kernel, gpa_t initrd)
 {
 	struct memory_map map;
 	struct {
 		struct hvm_start_info info;
 		struct hvm_memmap_entry entries[GUEST_MEM_MAX_REGIONS + 2];
+		struct hvm_modlist_entry initrd;
 	} pvh = { .info = { .magic = HVM_START_MAGIC, .version = 1, .cmdline_paddr = LAYOUT_CMDLINE, .rsdp_paddr = LAYOUT_ACPI } };
 
 	build_memory_map(mem, &map);
@@ -138,6 +149,11 @@ static void put_pvh_info(const struct guest_mem *mem)
 		pvh.entries[i] = (struct hvm_memmap_entry){
 			.addr = map.entries[i].addr, .size = map.entries[i].size, .type = map.entries[i].type
 		};
+	if (kernel->initrd_bytes) {
+		pvh.initrd = (struct hvm_modlist_entry){ .paddr = initrd, .size = kernel->initrd_bytes };
+		pvh.info.nr_modules = 1;
+		pvh.info.modlist_paddr = LAYOUT_PVH_INFO + (uint64_t)((const char *)&pvh.initrd - (const char *)&pvh);
+	}
 	pvh.info.memmap_paddr = LAYOUT_PVH_INFO + sizeof(pvh.info);
 	pvh.info.memmap_entries = map.count;
 	put(mem, LAYOUT_PVH_INFO, &pvh, sizeof(pvh));
@@ -170,11 +186,34 @@ static void put_gdt(const struct guest_mem *mem, bool long_mode)
 	put(mem, LAYOUT_GDT, gdt, sizeof(gdt));
 }
 
+/*
+ * At the end of the RAM below 4 GiB, but not above where the kernel can reach it: in the first 2 GiB, or where a bzImage's header says
+ * (initrd_addr_max, boot protocol 2.03). Returns 0, with the address in `at`, or -ENOMEM with one line.
+ */
+static int load_initrd(const struct guest_mem *mem, const struct kernel_image *kernel, gpa_t kernel_end, gpa_t *at, struct error *err)
+{
+	struct setup_header header;
+	uint64_t end = INITRD_ADDR_MAX + 1ull;
+	if (!kernel->initrd_bytes)
+		return 0;
+	memcpy(&header, kernel->setup_header, sizeof(header));
+	if (kernel->from_bzimage && header.initrd_addr_max && header.initrd_addr_max < end)
+		end = header.initrd_addr_max + 1ull;
+	if (end > mem->regions[0].size_bytes)
+		end = mem->regions[0].size_bytes;
+	const uint64_t start = kernel->initrd_bytes < end ? (end - kernel->initrd_bytes) & ~4095ull : 0;
+	if (start < kernel_end || guest_write(mem, start, kernel->initrd, kernel->initrd_bytes) < 0)
+		return error_set(err, -ENOMEM, "the kernel and its modules do not fit into %llu MiB of memory; give more with --memory",
+				 (unsigned long long)(mem->size_bytes >> 20));
+	*at = start;
+	return 0;
+}
+
 int boot_prepare(const struct guest_mem *mem, const struct kernel_image *kernel, enum boot_protocol protocol, const char *cmdline,
 		 const struct boot_machine *machine, struct error *err)
 {
 	const size_t cmdline_length = strlen(cmdline);
-	gpa_t kernel_end;
+	gpa_t kernel_end, initrd = 0;
 
 	if (cmdline_length >= LAYOUT_CMDLINE_BYTES)
 		return error_set(err, -E2BIG, "the kernel command line is too long (%zu bytes)", cmdline_length);
@@ -183,14 +222,16 @@ int boot_prepare(const struct guest_mem *mem, const struct kernel_image *kernel,
 	if (protocol == BOOT_LINUX64 && !kernel->entry_loaded)
 		return error_set(err, -ENOEXEC, "the kernel's entry point lies in none of its segments");
 	int result = kernel_image_load(kernel, mem, &kernel_end, err);
+	if (result == 0)
+		result = load_initrd(mem, kernel, kernel_end, &initrd, err);
 	if (result < 0)
 		return result;
 	/* After the kernel, so that a file which claims these addresses harms only itself. */
 	put(mem, LAYOUT_CMDLINE, cmdline, cmdline_length + 1);
 	if (protocol == BOOT_PVH) {
-		put_pvh_info(mem);
+		put_pvh_info(mem, kernel, initrd);
 	} else {
-		put_boot_params(mem, kernel, cmdline_length);
+		put_boot_params(mem, kernel, initrd, cmdline_length);
 		put_page_tables(mem);
 	}
 	put_gdt(mem, protocol == BOOT_LINUX64);

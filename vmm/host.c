@@ -131,9 +131,10 @@ static bool doctor_kernel(const char *path)
 		return verdict(false, err.text, NULL);
 	const char *missing = kernel_image_missing_driver(&image);
 	kernel_image_close(&image);
-	char mend[128] = "";
+	char mend[256] = "";
 	if (missing)
-		snprintf(mend, sizeof(mend), "%s lacks %s; build it in (=y, not =m)", path, missing);
+		snprintf(mend, sizeof(mend), "%s lacks %s; build it in (=y, not =m), or give its modules: --modules /lib/modules/VERSION", path,
+			 missing);
 	return verdict(!missing, "the guest kernel has its drivers", mend);
 }
 

@@ -25,6 +25,7 @@
 #define BOOT_FLAG 0x1fe
 #define HEADER_MAGIC 0x202
 #define VERSION 0x206
+#define KERNEL_VERSION 0x20e
 #define XLOADFLAGS 0x236
 #define PAYLOAD_OFFSET 0x248
 #define PAYLOAD_LENGTH 0x24c
@@ -219,6 +220,20 @@ out:
 	return result;
 }
 
+/* The first word of the text that the header points to, which lies before the payload; no text is no error. */
+static void read_release(struct kernel_image *image, const uint8_t *head)
+{
+	const uint32_t pointer = field(head, KERNEL_VERSION, 2);
+	char text[sizeof(image->release)] = "";
+	if (!pointer || pread(image->fd, text, sizeof(text) - 1, pointer + 0x200) <= 0)
+		return;
+	size_t length = 0;
+	while (text[length] > ' ' && text[length] < 0x7f)
+		length++;
+	memcpy(image->release, text, length);
+	image->release[length] = '\0';
+}
+
 static int bzimage_open(struct kernel_image *image, const uint8_t *head, const char *cache_dir, struct error *err)
 {
 	const uint32_t version = field(head, VERSION, 2);
@@ -239,6 +254,7 @@ static int bzimage_open(struct kernel_image *image, const uint8_t *head, const c
 	if (length == 0 || offset + length > (uint64_t)st.st_size)
 		return error_set(err, -ENOEXEC, "is truncated: its payload ends at byte %llu, the file at %llu",
 				 (unsigned long long)(offset + length), (unsigned long long)st.st_size);
+	read_release(image, head);
 	int unpacked = cache_dir ? unpack_to_cache(cache_dir, image->fd, &st, offset, length) : -ENOENT;
 	if (unpacked < 0)
 		unpacked = unpack_to_memory(image->fd, offset, length, err);

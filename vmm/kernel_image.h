@@ -25,6 +25,9 @@ struct kernel_image {
 	uint64_t entry;          /* e_entry: physical address of startup_64 */
 	bool entry_loaded;       /* it lies in a segment: false for kernels that have only a PVH entry, or a virtual address there */
 	uint64_t pvh_entry;      /* 32-bit entry of the PVH note; 0: there is none */
+	char release[64];        /* its version, as uname -r has it, from the header of a bzImage; "": not known */
+	const uint8_t *initrd;   /* borrowed: an initial ramdisk that goes with it; the caller's to set */
+	size_t initrd_bytes;     /* 0: none */
 };
 
 /*

@@ -21,6 +21,7 @@ enum boot_choice { BOOT_CHOICE_AUTO, BOOT_CHOICE_LINUX64, BOOT_CHOICE_PVH };
 /* Strings are borrowed from argv, lists are owned. */
 struct options {
 	const char *kernel;      /* NULL: the default kernel */
+	const char *modules;     /* directory of its drivers; NULL: they are built in */
 	char **layers;           /* files, bottom first; NULL-terminated */
 	size_t layer_count;      /* 0: the default layer */
 	struct layers_added *added; /* owned, and each `host`; --add */

@@ -9,6 +9,7 @@
 
 enum option_id {
 	OPT_KERNEL = 256,
+	OPT_MODULES,
 	OPT_LAYERS,
 	OPT_ADD,
 	OPT_MAX_LAYER_SIZE,

@@ -7,6 +7,7 @@
 
 const struct option_row options_table[] = {
 	{ OPT_KERNEL, "kernel", "FILE", "bzImage or ELF vmlinux (default: trvmm's own guest kernel)" },
+	{ OPT_MODULES, "modules", "DIR", "the kernel's drivers are modules, in this /lib/modules/VERSION" },
 	{ OPT_LAYERS, "layers", "A[,B...]", "layers or images, bottom first; repeatable (default: a busybox root)" },
 	{ OPT_ADD, "add", "HOST:GUEST", "put a file or directory of this host there, on top of the layers; repeatable" },
 	{ OPT_MAX_LAYER_SIZE, "max-layer-size", "SIZE", "what a compressed layer may inflate to (default: 64G)" },

@@ -125,6 +125,9 @@ int options_take(void *data, int id, const char *argument, struct error *err)
 	case OPT_KERNEL:
 		options->kernel = argument;
 		return 0;
+	case OPT_MODULES:
+		options->modules = argument;
+		return 0;
 	case OPT_LAYERS:
 		return options_add_layers(options, argument, err);
 	case OPT_ADD:

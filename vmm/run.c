@@ -17,6 +17,7 @@
 #include "vmm/cli/cli.h"
 #include "vmm/command.h"
 #include "vmm/host.h"
+#include "vmm/initramfs.h"
 #include "vmm/reaper.h"
 #include "vmm/run_internal.h"
 #include "vmm/run_named.h"
@@ -27,7 +28,8 @@
 /* What every kernel hears: its console; a panic resets at once (which ends the VM), by a triple fault. Each word costs the guest some 0.1 ms. */
 #define CMDLINE "console=ttyS0 panic=-1 reboot=t"
 /* Inode tables are computed when they are read, so little of them is read ahead (the default is 32 blocks). */
-#define CMDLINE_DISK " root=/dev/vda rootfstype=ext4 rootflags=inode_readahead_blks=8 init=" AGENT_PATH
+#define ROOT_FLAGS "inode_readahead_blks=8"
+#define CMDLINE_DISK " root=/dev/vda rootfstype=ext4 rootflags=" ROOT_FLAGS " init=" AGENT_PATH
 #define CMDLINE_SHARE " root=" SHARES_ROOT_TAG " rootfstype=virtiofs init=/" AGENT_ROOT_NAME
 #define CMDLINE_READ_WRITE " rw"
 #define CMDLINE_READ_ONLY " ro"
@@ -179,7 +181,9 @@ static int boot(struct run *run, struct error *err)
 {
 	const struct options *options = run->options;
 	enum boot_protocol protocol = BOOT_LINUX64;
+	struct cpio initramfs = { .bytes = NULL };
 	char *cmdline;
+	int result;
 
 	if (options->boot == BOOT_CHOICE_PVH ||
 	    (options->boot == BOOT_CHOICE_AUTO && !run->kernel.entry_loaded && run->kernel.pvh_entry))
@@ -191,7 +195,14 @@ static int boot(struct run *run, struct error *err)
 		     options->kernel ? CMDLINE_FOREIGN : "", options->append ? " " : "",
 		     options->append ? options->append : "") < 0)
 		return error_set(err, -ENOMEM, "out of memory");
-	const int result = machine_boot(run->machine, &run->kernel, protocol, cmdline, err);
+	result = options->modules ? initramfs_build(options->modules, run->kernel.release, options->read_only, ROOT_FLAGS, &initramfs, err) : 0;
+	run->kernel.initrd = initramfs.bytes;
+	run->kernel.initrd_bytes = initramfs.length;
+	if (result == 0)
+		result = machine_boot(run->machine, &run->kernel, protocol, cmdline, err);
+	run->kernel.initrd = NULL;
+	run->kernel.initrd_bytes = 0;
+	cpio_destroy(&initramfs);
 	free(cmdline);
 	return result;
 }

@@ -49,12 +49,15 @@ void run_guest_died(struct run *run, const char *what)
 {
 	terminal_restore();
 	const char *complaint = run->ready ? NULL : agent_complaint(run);
-	const char *missing = run->ready || complaint ? NULL : kernel_image_missing_driver(&run->kernel);
+	const char *missing = run->ready || complaint || run->options->modules ? NULL : kernel_image_missing_driver(&run->kernel);
 	/* Remembered, too: others may ask how the machine ended. */
 	if (complaint)
 		snprintf(run->said, sizeof(run->said), "%s", complaint);
 	else if (missing)
-		snprintf(run->said, sizeof(run->said), "the guest did not start: the kernel lacks %s; build it in (=y, not =m)", missing);
+		snprintf(run->said, sizeof(run->said),
+			 "the guest did not start: the kernel lacks %s; build it in (=y, not =m), or give its modules: --modules "
+			 "/lib/modules/VERSION",
+			 missing);
 	else
 		snprintf(run->said, sizeof(run->said), "%s: %s",
 			 run->ready ? "the guest ended before the command did" : "the guest did not start", what);

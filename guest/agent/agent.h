@@ -12,6 +12,7 @@
  *   init.c     the image's own init as process 1
  *   pids.c     a limit on the number of processes
  *   text.c     one-line messages
+ *   initramfs.c  before all that: the way from an initial root file system to the root disk
  *   boot.c, vsock.c  what only a virtual machine has: the functions named platform_*, for which the unit tests have others
  *
  * One thread, no heap, everything non-blocking but exec. A failure of the guest's own making ends one session; what leaves nothing
@@ -240,6 +241,11 @@ void wire_event(uint32_t events);
 /* Queues a message; it leaves with wire_flush(). */
 void wire_send(enum agent_type type, const void *body, uint32_t length, const void *more, uint32_t more_length);
 void wire_flush(void);
+
+/* ---- initramfs.c ------------------------------------------------------------------------------------------------------------- */
+
+/* Goes to the root disk and executes the agent there, with the same arguments. */
+_Noreturn void initramfs_run(char **argv);
 
 /* ---- main.c ------------------------------------------------------------------------------------------------------------------ */
 

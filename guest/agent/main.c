@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -14,6 +15,7 @@
 #include <x86intrin.h>
 
 #include "guest/agent/agent.h"
+#include "guest/agent/initramfs.h"
 
 #define EVENTS_AT_ONCE 32
 
@@ -77,6 +79,10 @@ int main(int argc, char **argv)
 {
 	sigset_t all;
 	agent_began_tsc = __rdtsc();
+	if (argc > 0 && !strcmp(argv[0], INITRAMFS_INIT)) {
+		argv[0] = (char[]){ AGENT_PATH };
+		initramfs_run(argv);
+	}
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	our_name = argv[0];

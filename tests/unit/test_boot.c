@@ -278,6 +278,85 @@ Test(boot, kernel_is_in_its_place)
 	cr_assert(!memcmp(code, elf.code, sizeof(code)));
 }
 
+/* ---- an initial ramdisk ------------------------------------------------------------------------------------------------------ */
+
+static uint8_t initrd[3 * 4096 + 7];
+
+static void start_with_initrd(uint64_t bytes)
+{
+	start(bytes);
+	for (size_t i = 0; i < sizeof(initrd); i++)
+		initrd[i] = (uint8_t)(i * 7);
+	kernel.initrd = initrd;
+	kernel.initrd_bytes = sizeof(initrd);
+}
+
+static void expect_initrd(gpa_t at, uint64_t bytes, uint64_t below)
+{
+	uint8_t found[sizeof(initrd)];
+	cr_assert_eq(bytes, sizeof(initrd));
+	cr_expect_eq(at, (below - sizeof(initrd)) & ~4095ull, "at 0x%llx", (unsigned long long)at);
+	read_guest(at, found, sizeof(found));
+	cr_expect(!memcmp(found, initrd, sizeof(initrd)));
+}
+
+Test(boot, initrd_by_boot_params)
+{
+	struct boot_params params;
+	start_with_initrd(64 * MIB);
+	cr_assert_eq(boot_prepare(&mem, &kernel, BOOT_LINUX64, "", &machine, &err), 0, "%s", err.text);
+	read_guest(LAYOUT_BOOT_PARAMS, &params, sizeof(params));
+	expect_initrd(params.hdr.ramdisk_image, params.hdr.ramdisk_size, 64 * MIB);
+}
+
+Test(boot, initrd_where_the_kernel_reaches_it)
+{
+	struct boot_params params;
+	start_with_initrd(5 * GIB);
+	cr_assert_eq(boot_prepare(&mem, &kernel, BOOT_LINUX64, "", &machine, &err), 0, "%s", err.text);
+	read_guest(LAYOUT_BOOT_PARAMS, &params, sizeof(params));
+	expect_initrd(params.hdr.ramdisk_image, params.hdr.ramdisk_size, 2 * GIB);
+
+	const struct setup_header header = { .initrd_addr_max = 0x37ffffff };
+	memcpy(kernel.setup_header, &header, sizeof(header));
+	kernel.from_bzimage = true;
+	cr_assert_eq(boot_prepare(&mem, &kernel, BOOT_LINUX64, "", &machine, &err), 0, "%s", err.text);
+	read_guest(LAYOUT_BOOT_PARAMS, &params, sizeof(params));
+	expect_initrd(params.hdr.ramdisk_image, params.hdr.ramdisk_size, 0x38000000);
+}
+
+Test(boot, initrd_by_pvh)
+{
+	struct {
+		uint32_t magic, version, flags, modules;
+		uint64_t modlist;
+	} info;
+	struct {
+		uint64_t paddr, size, cmdline, reserved;
+	} entry;
+	struct range ranges[8];
+	start_with_initrd(64 * MIB);
+	cr_assert_eq(boot_prepare(&mem, &kernel, BOOT_PVH, "", &machine, &err), 0, "%s", err.text);
+	read_guest(LAYOUT_PVH_INFO, &info, sizeof(info));
+	cr_assert_eq(info.modules, 1);
+	read_guest(info.modlist, &entry, sizeof(entry));
+	expect_initrd(entry.paddr, entry.size, 64 * MIB);
+	cr_expect(entry.cmdline == 0 && entry.reserved == 0);
+	expect_sound(ranges, read_memmap(ranges), 64 * MIB);
+}
+
+Test(boot, initrd_that_does_not_fit)
+{
+	start_with_initrd(4 * MIB);
+	kernel.initrd_bytes = 2 * MIB;
+	kernel.initrd = calloc(1, 2 * MIB);
+	/* The kernel ends a little above 3 MiB. */
+	cr_assert_eq(boot_prepare(&mem, &kernel, BOOT_LINUX64, "", &machine, &err), -ENOMEM);
+	cr_expect(strstr(err.text, "--memory"), "%s", err.text);
+	kernel.initrd_bytes = UINT64_MAX;
+	cr_assert_eq(boot_prepare(&mem, &kernel, BOOT_PVH, "", &machine, &err), -ENOMEM);
+}
+
 /* A file that claims our addresses harms only itself. */
 Test(boot, kernel_that_claims_the_boot_structures)
 {

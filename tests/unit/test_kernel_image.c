@@ -780,6 +780,32 @@ static size_t make_bz(enum format format)
 	return fake_bzimage(bz, payload, used + 4);
 }
 
+/* The header points to the version's text; what it points to may be anything. */
+Test(bzimage, release)
+{
+	static const struct {
+		const char *text;
+		uint64_t pointer;
+		const char *release;
+	} cases[] = {
+		{ "6.1.0-56-amd64 (debian-kernel@lists.debian.org) #1 SMP", 0x100, "6.1.0-56-amd64" },
+		{ "6.1.0-56-amd64 (debian-kernel@lists.debian.org) #1 SMP", 0, "" },
+		{ "6.1\n#1", 0x100, "6.1" },
+		{ " 6.1", 0x100, "" },
+		{ "6.1", 0xffff, "" },
+		{ "0123456789012345678901234567890123456789012345678901234567890123456789", 0x100,
+		  "012345678901234567890123456789012345678901234567890123456789012" },
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		const size_t size = make_bz(GZIP);
+		strcpy((char *)bz + 0x300, cases[i].text);
+		fake_put(bz, 0x20e, cases[i].pointer, 2);
+		expect_open(bz, size);
+		cr_expect_str_eq(image.release, cases[i].release);
+		kernel_image_close(&image);
+	}
+}
+
 Test(bzimage, every_compression)
 {
 	struct fake_elf elf;
