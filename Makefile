@@ -63,7 +63,7 @@ LIB_OBJS := $(LIB_SRCS:%.c=$(BUILD)/obj/%.o)
 # Unit tests: tests/unit/test_X.c becomes $(BUILD)/tests/test_X, linked with everything but main.
 UNIT_TESTS := $(notdir $(basename $(wildcard tests/unit/test_*.c)))
 
-.PHONY: all guest demo check unit lab bench bench-guard asan tsan fuzz lint format install clean help bench-layers bench-vsock bench-fs
+.PHONY: all guest demo check unit lab bench bench-guard asan tsan fuzz lint format install clean help bench-layers bench-vsock bench-fs bench-native
 all: $(BUILD)/trvmm $(BUILD)/trvmm-nbd guest ## build trvmm, its guest kernel and its default layer
 guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar
 
@@ -221,8 +221,11 @@ $(BUILD)/bench/layers-tool: $(BUILD)/obj/bench/layers-tool.o $(BUILD)/libtrvmm.a
 	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
 
 bench-guard: all ## measure trvmm's start, and fail when it is more than 3 % above bench/baseline.json
-	$(Q)bench/run 'trvmm-.*' >/dev/null
-	$(Q)bench/guard $(BUILD)/bench/results.json
+	$(Q)BENCH_OUT=$(BUILD)/bench-guard bench/run --systems 'trvmm-busybox|trvmm-debian' start >/dev/null
+	$(Q)bench/guard $(BUILD)/bench-guard/results.json
+
+bench-native: all ## measure the start on this machine with hyperfine, where its KVM runs guests: build/bench-native/report.md
+	$(Q)BUILD=$(BUILD) bench/native
 
 bench-layers: all $(BUILD)/bench/layers-tool ## measure layers and the generated disk on this machine: build/bench/layers.md
 	$(Q)scripts/need-packages python3 e2fsprogs

@@ -1,15 +1,17 @@
 /*
- * Process 1 of the guests that QEMU starts: runs /bin/true, says on the console how it ended, and resets the machine, which ends QEMU
- * (-no-reboot). As little as possible: what it does counts as QEMU's time.
+ * guest-init [COMMAND ARG...]: process 1 of the guests that QEMU starts. Runs /bin/true, or what the kernel's command line has after
+ * `--`, says on the console how it ended, and resets the machine, which ends QEMU (-no-reboot). As little as possible: what it does
+ * counts as QEMU's time.
  */
 #include <stdio.h>
 #include <sys/reboot.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-int main(void)
+int main(int argc, char **argv)
 {
-	char *const command[] = {"/bin/true", NULL};
+	char *const nothing[] = {"/bin/true", NULL};
+	char *const *command = argc > 1 ? argv + 1 : nothing;
 	int status = -1;
 	pid_t child = vfork();
 	if (child == 0) {
@@ -18,6 +20,7 @@ int main(void)
 	}
 	waitpid(child, &status, 0);
 	dprintf(STDOUT_FILENO, "guest-init: status %d\n", status);
+	sync();
 	reboot(RB_AUTOBOOT);
 	return 1;
 }
