@@ -13,7 +13,7 @@ CFLAGS ?= -O2 -g
 HARDEN := -fstack-protector-strong -D_FORTIFY_SOURCE=2
 ALL_CFLAGS = -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-omit-frame-pointer,$(HARDEN)) \
 	-fPIE -ffunction-sections -D_GNU_SOURCE -I. -MMD -MP
-LDLIBS := -lseccomp -ljansson -lzstd -llzma -lbz2 -llz4 -lz -lcrypto -lpthread
+LDLIBS := -ljansson -lzstd -llzma -lbz2 -llz4 -lz -lcrypto -lpthread
 # The program is static: no loader, no relocation of libraries on the way to the first guest instruction. Sanitizers need the loader.
 LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,relro,-z,now -Wl,--gc-sections
 
@@ -40,12 +40,13 @@ FS_SRCS := $(addprefix devices/virtio-fs/, fs_attr.c fs_dir.c fs_entry.c fs_file
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, backlog.c connection.c credit.c host_end.c packet.c rx.c seqpacket.c service.c \
 	stream.c unix.c virtio_vsock.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpio.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c \
-	host.c initramfs.c ioapic.c irq_line.c kernel_image.c machine.c modules.c mptable.c options.c options_lists.c options_table.c \
-	options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c registry.c registry_claim.c \
-	registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c remote_client.c remote_exec.c \
-	remote_frame.c remote_request.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c session.c \
-	session_control.c session_request.c session_stream.c share.c shares.c stdio.c terminal.c timeline.c tmpfs.c uart.c ulimit.c \
-	unpack.c vcpu.c)
+	host.c initramfs.c ioapic.c irq_line.c keeper.c kernel_image.c machine.c modules.c mptable.c options.c options_lists.c \
+	options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c registry.c \
+	registry_claim.c registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c remote_client.c \
+	remote_exec.c remote_frame.c remote_request.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c \
+	run_sandbox.c sandbox.c sandbox_descriptors.c sandbox_filter.c sandbox_landlock.c sandbox_namespaces.c sandbox_privileges.c \
+	session.c session_control.c session_request.c session_stream.c share.c shares.c stdio.c terminal.c timeline.c tmpfs.c uart.c \
+	ulimit.c unpack.c vcpu.c)
 CLI_SRCS := $(addprefix vmm/cli/, cache.c cp.c disk.c disk_block.c disk_diff.c disk_export.c disk_inspect.c disk_map.c \
 	disk_output.c disk_tree.c doctor.c exec.c kill.c logs.c machines.c proxy.c ps.c rm.c stats.c wait.c)
 COPY_SRCS := $(addprefix guest/copy/, pipe.c receive.c send.c xattr.c)
@@ -81,6 +82,19 @@ $(BUILD)/obj/%.o: %.c | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,CC,$<)
 	$(Q)$(CC) $(ALL_CFLAGS) -c $< -o $@
+
+# The lists of system calls become seccomp programs here and not at each start.
+$(BUILD)/obj/sandbox_compile: vmm/sandbox_compile.c $(addprefix vmm/, sandbox_calls.h sandbox_internal.h sandbox.h) | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,SECCOMP,$<)
+	$(Q)$(CC) -std=gnu11 $(WARNINGS) -O1 -D_GNU_SOURCE -I. -o $@ $< -lseccomp
+
+$(BUILD)/include/sandbox_programs.h: $(BUILD)/obj/sandbox_compile
+	@mkdir -p $(@D)
+	$(Q)$< >$@.new && mv $@.new $@
+
+$(BUILD)/obj/vmm/sandbox_filter.o: $(BUILD)/include/sandbox_programs.h
+$(BUILD)/obj/vmm/sandbox_filter.o: ALL_CFLAGS += -I$(BUILD)/include
 
 $(BUILD)/libtrvmm.a: $(LIB_OBJS)
 	$(call say,AR,$@)
@@ -163,7 +177,7 @@ include tests/guests/guests.mk
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
 	$(Q)tests/check --unit $(BUILD)
 
-check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(BUILD)/tests/fs-check ## all tests; ends with `N passed, N failed, N skipped`
+check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(BUILD)/tests/fs-check ## all tests; ends with `N passed, N failed, N skipped`
 	$(Q)tests/check $(BUILD)
 
 # The sanitizers' builds use a stand-in for Criterion that runs tests in the program itself: the thread sanitizer cannot follow

@@ -98,3 +98,24 @@ int tree_source_readv(const struct tree *tree, uint32_t number, uint64_t offset,
 		complain(source, &err);
 	return ret;
 }
+
+size_t tree_directories(const struct tree *tree, int *fds, size_t most)
+{
+	size_t count = 0;
+	for (uint32_t i = 0; i < tree->source_count; i++) {
+		if (!tree->sources[i].host)
+			continue;
+		if (count < most)
+			fds[count] = host_files_root(tree->sources[i].host);
+		count++;
+	}
+	return count;
+}
+
+bool tree_is_inflated(const struct tree *tree)
+{
+	for (uint32_t i = 0; i < tree->source_count; i++)
+		if (tree->sources[i].check)
+			return true;
+	return false;
+}

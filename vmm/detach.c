@@ -1,7 +1,6 @@
 /* Two processes out of one; see detach.h. */
 #include "vmm/detach.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -34,19 +33,6 @@ static void wait_for_machine(pid_t pid, int fd)
 	exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
-static void note_inherited(struct detach *detach)
-{
-	DIR *listing = opendir("/proc/self/fd");
-	for (const struct dirent *item; listing && (item = readdir(listing));) {
-		const int fd = atoi(item->d_name);
-		if (fd > STDERR_FILENO && fd != detach->fd && fd != dirfd(listing) &&
-		    detach->inherited_count < DETACH_INHERITED_MAX)
-			detach->inherited[detach->inherited_count++] = fd;
-	}
-	if (listing)
-		closedir(listing);
-}
-
 int detach_fork(struct detach *detach, struct error *err)
 {
 	int ends[2];
@@ -62,13 +48,12 @@ int detach_fork(struct detach *detach, struct error *err)
 	close(ends[pid ? 1 : 0]);
 	if (pid)
 		wait_for_machine(pid, ends[0]);
-	*detach = (struct detach){ .fd = ends[1] };
+	*detach = (struct detach){ .fd = ends[1], .null_fd = open("/dev/null", O_RDWR | O_CLOEXEC) };
 	/* Who ends the caller while it waits ends the machine: nobody has heard of that yet. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != caller)
 		_exit(EXIT_TRVMM);
 	setsid();
-	note_inherited(detach);
 	return 0;
 }
 
@@ -76,15 +61,12 @@ void detach_let_go(struct detach *detach, const char *name, int stderr_fd)
 {
 	prctl(PR_SET_PDEATHSIG, 0);
 	/* First the streams: the caller's reader is to see their end when the caller ends. */
-	const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null >= 0) {
-		dup2(null, STDIN_FILENO);
-		dup2(null, STDOUT_FILENO);
-		close(null);
+	if (detach->null_fd >= 0) {
+		dup2(detach->null_fd, STDIN_FILENO);
+		dup2(detach->null_fd, STDOUT_FILENO);
+		close(detach->null_fd);
 	}
 	dup2(stderr_fd, STDERR_FILENO);
-	for (unsigned i = 0; i < detach->inherited_count; i++)
-		close(detach->inherited[i]);
 	/* A caller that is gone needs no name. */
 	(void)!write(detach->fd, name, strlen(name));
 	close(detach->fd);

@@ -11,12 +11,9 @@
 
 #include "base/error.h"
 
-#define DETACH_INHERITED_MAX 64
-
 struct detach {
 	int fd; /* to the caller's process */
-	int inherited[DETACH_INHERITED_MAX]; /* what the caller had open; closed when it is let go */
-	unsigned inherited_count;
+	int null_fd; /* owned: /dev/null, which cannot be opened later */
 };
 
 /*

@@ -14,6 +14,7 @@
 #include "devices/virtio-blk/disk_ext4.h"
 #include "devices/virtio-blk/disk_nbd.h"
 #include "devices/virtio-blk/disk_raw.h"
+#include "vmm/root_disk.h"
 
 #define LAYERS_PREFIX "layers="
 #define READ_ONLY_SUFFIX ":ro"
@@ -105,9 +106,11 @@ int extra_disks_attach(struct extra_disks *all, struct machine *machine, struct 
 	return 0;
 }
 
-static void *disk_thread(void *loop)
+static void *disk_thread(void *data)
 {
-	loop_run(loop);
+	const struct extra_disk *extra = data;
+	sandbox_enter(disk_thread_kind(extra->tree));
+	loop_run(extra->loop);
 	return NULL;
 }
 
@@ -115,7 +118,7 @@ int extra_disks_start(struct extra_disks *all, struct error *err)
 {
 	for (size_t i = 0; i < all->count; i++) {
 		pthread_t thread;
-		const int rc = thread_start(&thread, disk_thread, all->disks[i].loop);
+		const int rc = thread_start(&thread, disk_thread, &all->disks[i]);
 		if (rc < 0)
 			return error_set(err, rc, "starting a disk's thread: %s", strerror(-rc));
 	}

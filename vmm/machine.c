@@ -16,6 +16,7 @@
 #include "base/thread.h"
 #include "vmm/boot.h"
 #include "vmm/machine_internal.h"
+#include "vmm/sandbox.h"
 
 #define MSR_IA32_TSC 0x10
 
@@ -137,7 +138,11 @@ int machine_create_vm(struct machine *machine, struct error *err)
 
 static void *vcpu_thread(void *arg)
 {
-	vcpu_run(arg);
+	struct vcpu *vcpu = arg;
+	sandbox_enter(SANDBOX_VCPU);
+	pthread_mutex_lock(&vcpu->machine->gate);
+	pthread_mutex_unlock(&vcpu->machine->gate);
+	vcpu_run(vcpu);
 	return NULL;
 }
 
@@ -158,6 +163,7 @@ int machine_create(int kvm_fd, const struct machine_config *config, struct loop 
 		return error_set(err, -ENOMEM, "out of memory");
 	assert(config->cpus >= 1 && config->cpus <= LAYOUT_CPUS_MAX);
 	machine->config = *config;
+	pthread_mutex_init(&machine->gate, NULL);
 	machine->loop = loop;
 	machine->kvm_fd = kvm_fd;
 	machine->vm_fd = machine->uart_line.fd = -1;
@@ -341,12 +347,16 @@ int machine_start(struct machine *machine, struct error *err)
 		result = set_boot_registers(machine, err);
 	if (result < 0)
 		return result;
+	pthread_mutex_lock(&machine->gate);
 	for (unsigned i = 0; i < machine->config.cpus; i++) {
 		struct vcpu *vcpu = &machine->vcpus[i];
 		result = thread_start(&vcpu->thread, vcpu_thread, vcpu);
 		if (result < 0)
-			return error_set(err, result, "starting a vCPU: %s", strerror(-result));
+			return error_set(err, result, "starting a vCPU: %s", strerror(-result)); /* with the gate closed for good */
 	}
+	if (machine->config.starting)
+		machine->config.starting(machine->config.data);
+	pthread_mutex_unlock(&machine->gate);
 	return 0;
 }
 

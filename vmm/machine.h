@@ -29,6 +29,8 @@ struct machine_config {
 	unsigned cpus;         /* 1 to LAYOUT_CPUS_MAX */
 	bool pc;               /* 8259s and an 8254 too, for kernels that want them: all interrupt controllers are KVM's then */
 	int console_fd;        /* where the UART's output is copied; -1: nowhere; borrowed */
+	/* All threads have been started, and none has run the guest yet. NULL: not wanted. */
+	void (*starting)(void *data);
 	void (*ended)(void *data, enum machine_end end, const char *detail);
 	void *data;
 };

@@ -52,6 +52,7 @@ struct machine {
 	struct irq_line uart_line;
 	bool split_irqchip;
 	struct ioapic ioapic; /* when it is split */
+	pthread_mutex_t gate; /* who gets through runs the guest: held until all is ready for that */
 	atomic_flag ended;
 	struct kernel_image boot_kernel; /* what was loaded: its entry points; the descriptor is not ours */
 	enum boot_protocol boot_protocol;

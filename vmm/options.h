@@ -58,6 +58,7 @@ struct options {
 	enum boot_choice boot;
 	bool terminal, console, no_kvm_check;
 	bool detach, remove, read_only;
+	bool no_sandbox, sandbox_log;
 	bool path_given; /* PATH in env is not the default */
 	bool help, version;
 	const char *const *command; /* NULL-terminated, the tail of argv */

@@ -43,6 +43,8 @@ const struct option_row options_table[] = {
 	{ OPT_APPEND, "append", "TEXT", "more words for the kernel command line" },
 	{ OPT_BOOT, "boot", "PROTOCOL", "linux64 or pvh (default: linux64; pvh for a kernel that has only that entry)" },
 	{ OPT_NO_KVM_CHECK, "no-kvm-check", NULL, "start even where KVM is software only" },
+	{ OPT_NO_SANDBOX, "no-sandbox", NULL, "do not confine trvmm: whatever breaks out of the guest may do what you may" },
+	{ OPT_SANDBOX_LOG, "sandbox-log", NULL, "name the system call that the sandbox ends trvmm for" },
 	{ OPT_TIMELINE, "timeline", "FILE", "write there when each stage of the start was reached" },
 	{ OPT_VERSION, "version", NULL, "print the version" },
 	{ OPT_HELP, "help", NULL, "print this help" },
@@ -83,6 +85,7 @@ void options_print_help(void)
 	      "       trvmm ps|logs|stats|wait|kill|rm        list machines; see and end them; each of these knows --help\n"
 	      "       trvmm proxy --tcp PORT --vsock PATH:PORT   a TCP port for a guest that speaks vsock itself\n"
 	      "       trvmm doctor [--kernel FILE]            can this host run guests, and if not, what to do\n"
+	      "       trvmm doctor --sandbox                  what confines trvmm on this host, and what does not\n"
 	      "       trvmm cache ls|prune                    what the cache holds; remove what is not used\n"
 	      "\n"
 	      "Options:\n",

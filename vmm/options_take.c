@@ -226,6 +226,12 @@ int options_take(void *data, int id, const char *argument, struct error *err)
 	case OPT_TIMELINE:
 		options->timeline = argument;
 		return 0;
+	case OPT_NO_SANDBOX:
+		options->no_sandbox = true;
+		return 0;
+	case OPT_SANDBOX_LOG:
+		options->sandbox_log = true;
+		return 0;
 	case OPT_NO_KVM_CHECK:
 		options->no_kvm_check = true;
 		return 0;

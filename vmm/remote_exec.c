@@ -106,6 +106,7 @@ int remote_exec_start(struct remote_client *client, session_ended ended, struct 
 			.limits = config->limits,
 			.limit_count = config->limit_count,
 			.terminal = terminal,
+			.given = true,
 			.rows = le16_get(request.exec.rows),
 			.columns = le16_get(request.exec.columns),
 			.stdin_fd = has_stdin ? client->fds[0] : -1,

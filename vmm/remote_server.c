@@ -15,8 +15,10 @@
 
 #include "base/container.h"
 #include "vmm/remote_server_internal.h"
+#include "vmm/sandbox.h"
 
 #define ROUNDS 16
+#define UNMAPPED_UID 65534u
 
 void remote_client_destroy(struct remote_client *client)
 {
@@ -42,11 +44,16 @@ static void client_ready(struct loop_source *source, uint32_t events)
 			return;
 }
 
-static bool is_welcome(int fd)
+/*
+ * In the sandbox's user namespace all but our own number are one, that of nobody. As the folder of the socket lets in nobody but its owner and
+ * root, this is root.
+ */
+static bool is_welcome(const struct remote_server *server, int fd)
 {
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
-	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && (peer.uid == geteuid() || peer.uid == 0);
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 &&
+	       (peer.uid == server->uid || peer.uid == 0 || (server->uid != 0 && sandbox_is_closed() && peer.uid == UNMAPPED_UID));
 }
 
 static void make_room(struct remote_server *server)
@@ -88,12 +95,12 @@ static void listener_ready(struct loop_source *source, uint32_t events)
 		fd = accept4(source->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd >= 0)
 			close(fd);
-		server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		server->spare_fd = fcntl(source->fd, F_DUPFD_CLOEXEC, 0);
 		return;
 	}
 	if (fd < 0)
 		return;
-	if (!is_welcome(fd)) {
+	if (!is_welcome(server, fd)) {
 		close(fd);
 		return;
 	}
@@ -110,7 +117,8 @@ int remote_server_create(struct loop *loop, const struct remote_server_config *c
 	server->loop = loop;
 	server->config = *config;
 	server->listener = (struct loop_source){ .fd = config->listen_fd, .events = EPOLLIN, .ready = listener_ready };
-	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	server->uid = geteuid();
+	server->spare_fd = fcntl(config->listen_fd, F_DUPFD_CLOEXEC, 0);
 	const int result = server->spare_fd < 0 ? -errno : loop_add(loop, &server->listener);
 	if (result < 0) {
 		if (server->spare_fd >= 0)

@@ -25,6 +25,7 @@ struct remote_server {
 	struct loop *loop;
 	struct remote_server_config config;
 	struct loop_source listener;
+	uid_t uid; /* whose machine this is */
 	int spare_fd; /* given up to take, and turn away, a client when there are no descriptors left */
 	struct remote_client *clients; /* owned */
 	unsigned client_count;

@@ -110,6 +110,11 @@ int root_disk_open(const struct options *options, enum root_disk_use use, struct
 	return result < 0 ? error_set(err, result, "the root disk: %s", strerror(-result)) : 0;
 }
 
+enum sandbox_kind disk_thread_kind(const struct tree *tree)
+{
+	return tree && tree_directories(tree, NULL, 0) ? SANDBOX_DISK_FILES : SANDBOX_DISK;
+}
+
 void root_disk_close(struct root_disk *root)
 {
 	disk_destroy(root->disk);

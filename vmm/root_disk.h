@@ -10,6 +10,7 @@
 #include "ext4gen/ext4gen.h"
 #include "layers/layers.h"
 #include "vmm/options.h"
+#include "vmm/sandbox.h"
 
 /* All is owned. */
 struct root_disk {
@@ -28,5 +29,8 @@ enum root_disk_use {
 int root_disk_open(const struct options *options, enum root_disk_use use, struct root_disk *root, struct error *err);
 
 void root_disk_close(struct root_disk *root);
+
+/* The kind of thread that serves a disk of `tree` (NULL: of no tree): one that opens files when they are read, or one that does not. */
+enum sandbox_kind disk_thread_kind(const struct tree *tree);
 
 #endif

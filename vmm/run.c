@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -90,10 +91,20 @@ static int open_kernel(struct run *run, struct error *err)
 }
 
 /* Requests of the disk block on the host's storage, so they get a thread of their own. */
-static void *blk_thread(void *loop)
+static void *blk_thread(void *data)
 {
-	loop_run(loop);
+	const struct run *run = data;
+	sandbox_enter(disk_thread_kind(run->root.tree));
+	loop_run(run->blk_loop);
 	return NULL;
+}
+
+/* The last moment before the guest runs: nobody has anything to do any more that threads do not do now. */
+static void on_starting(void *data)
+{
+	(void)data;
+	sandbox_enter(SANDBOX_LOOP);
+	timeline_mark("sandbox closed");
 }
 
 static int attach_root_disk(struct run *run, struct error *err)
@@ -157,6 +168,7 @@ static int make_session(struct run *run, struct error *err)
 		.share_count = run->shares.mount_count,
 		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks) || has_writeback_share(options),
 		.proxy = options->port_count > 0,
+		.start_later = true,
 		.started = on_started,
 		.times = options->timeline ? on_times : NULL,
 		.stdin_fd = STDIN_FILENO,
@@ -292,6 +304,7 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 		.cpus = options->cpus,
 		.pc = options->kernel != NULL,
 		.console_fd = options->console ? STDERR_FILENO : -1,
+		.starting = on_starting,
 		.ended = run_machine_ended,
 		.data = run,
 	};
@@ -299,6 +312,8 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	int result = run_watch_signals(run, err);
 	if (result == 0)
 		result = run_named_claim(run, err);
+	if (result == 0)
+		result = run_start_keeper(run, err);
 	if (result == 0)
 		result = run_open_ports(run, err);
 	if (result == 0)
@@ -339,9 +354,16 @@ static int start(struct run *run, struct error *err)
 		return result;
 	if (options->terminal && (result = terminal_set_raw(STDIN_FILENO)) < 0)
 		return error_set(err, result, "--tty: %s", strerror(-result));
-	result = run->blk ? thread_start(&thread, blk_thread, run->blk_loop) : 0;
+	close(kvm_fd);
+	result = run_close_sandbox(run, err);
+	timeline_mark("process confined");
 	if (result < 0)
-		return error_set(err, result, "starting the disk's thread: %s", strerror(-result));
+		return result;
+	result = session_start_streams(run->session);
+	if (result == 0)
+		result = run->blk ? thread_start(&thread, blk_thread, run) : 0;
+	if (result < 0)
+		return error_set(err, result, "starting a thread: %s", strerror(-result));
 	result = extra_disks_start(&run->extra_disks, err);
 	if (result == 0)
 		result = shares_start(&run->shares, err);
@@ -363,14 +385,16 @@ int run(const struct options *options, struct error *err)
 	struct run *run = &the_run;
 
 	timeline_mark("options parsed");
-	*run = (struct run){ .options = options, .kernel = { .fd = -1 } };
+	*run = (struct run){ .options = options, .kernel = { .fd = -1 }, .timeline_fd = -1 };
+	/* One heap for all threads: for those of others the C library would look into /proc, which will not be there. */
+	mallopt(M_ARENA_MAX, 1);
 	if (options->terminal && !isatty(STDIN_FILENO))
 		return error_set(err, -ENOTTY, "--tty: stdin is no terminal");
+	if (options->timeline && (run->timeline_fd = timeline_open(options->timeline)) < 0)
+		return error_set(err, run->timeline_fd, "--timeline '%s': %s", options->timeline, strerror(-run->timeline_fd));
 	int result = run_named_begin(run, err);
 	if (result == 0)
 		result = start(run, err);
-	if (result < 0)
-		run_remove_vsock(run);
 	if (result < 0)
 		run_named_end(run, EXIT_TRVMM, err->text);
 	return result;

@@ -16,11 +16,10 @@
 void run_finish(struct run *run, int code)
 {
 	terminal_restore();
-	if (run->options->timeline) {
+	if (run->timeline_fd >= 0) {
 		timeline_mark("exit");
-		timeline_write(run->options->timeline);
+		timeline_write(run->timeline_fd);
 	}
-	run_remove_vsock(run);
 	run_named_end(run, code, run->said);
 	reaper_exit(code, machine_vm_fd(run->machine));
 }

@@ -1,6 +1,6 @@
 /*
  * What the files of a run share: run.c (wiring and start), run_events.c (signals, timers), run_ports.c (ways in from the host),
- * run_end.c (how it ends). All of it happens on the main thread, which is the loop's, but for the preparation of the guest.
+ * run_sandbox.c (its confinement), run_end.c (how it ends). All of it happens on the main thread, which is the loop's, but for the preparation of the guest.
  */
 #ifndef TRVMM_VMM_RUN_INTERNAL_H
 #define TRVMM_VMM_RUN_INTERNAL_H
@@ -13,6 +13,7 @@
 #include "vmm/options.h"
 #include "vmm/ports.h"
 #include "vmm/root_disk.h"
+#include "vmm/sandbox.h"
 #include "vmm/session.h"
 #include "vmm/shares.h"
 
@@ -28,12 +29,14 @@ struct run {
 	struct shares shares;
 	struct virtio_vsock *vsock;
 	struct ports *ports;    /* NULL: no -p */
+	struct keeper *keeper;  /* NULL: nothing of this run has a name outside */
 	struct session *session;
 	struct named *named; /* NULL: it has no name (run_named.h) */
 	struct loop_source signals;
 	struct loop_source boot_timer, timeout_timer;
 	unsigned interrupts; /* SIGINT and SIGTERM so far */
 	bool ready, timed_out;
+	int timeline_fd; /* of --timeline; -1: none */
 	char said[1024]; /* our own last words */
 	char death[256]; /* how the guest ended by itself; empty: it runs */
 };
@@ -54,9 +57,15 @@ void run_window_size(uint16_t *rows, uint16_t *columns);
 
 /* Listens at the ports of -p, if any. Their clients wait until the agent listens, too: then ports_start(). */
 int run_open_ports(struct run *run, struct error *err);
-/* Opens the Unix sockets of --vsock, if any. Whatever ends the run has to remove them. */
+/* Starts the process that looks after what has a name outside, if anything has. */
+int run_start_keeper(struct run *run, struct error *err);
+/* Opens the Unix sockets of --vsock, if any. The keeper removes them. */
 int run_serve_vsock(struct run *run, struct error *err);
-void run_remove_vsock(struct run *run);
+
+/* ---- run_sandbox.c ---- */
+
+/* Closes the sandbox, when all that the run needs is open and there is one thread. Warns when it was not wanted. */
+int run_close_sandbox(struct run *run, struct error *err);
 
 /* ---- run_end.c ---- */
 

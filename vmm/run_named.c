@@ -12,7 +12,7 @@
 
 #include "vmm/command.h"
 #include "vmm/detach.h"
-#include "vmm/output_log.h"
+#include "vmm/keeper.h"
 #include "vmm/registry.h"
 #include "vmm/remote_server.h"
 
@@ -21,8 +21,8 @@ struct named {
 	struct registry_claim claim;
 	bool claimed;
 	bool started; /* the command runs, or has run */
-	struct output_log *log; /* owned; only when detached */
-	int stdout_fd, stderr_fd; /* owned: the log's pipes */
+	int stdout_fd, stderr_fd; /* owned: the log's pipes; -1 unless detached */
+	int statm_fd; /* owned: /proc/self/statm, for the figures */
 	struct command command; /* owned: what EXEC inherits */
 	struct remote_server *server;
 };
@@ -76,11 +76,28 @@ int run_named_claim(struct run *run, struct error *err)
 		.memory_bytes = options->memory_bytes,
 	};
 	describe_command(options, info.command, sizeof(info.command));
-	int result = registry_claim(&named->claim, options->name, &info, err);
+	const int result = registry_claim(&named->claim, options->name, &info, err);
 	named->claimed = result == 0;
-	if (result == 0 && options->detach)
-		result = output_log_start(named->claim.folder_fd, &named->log, &named->stdout_fd, &named->stderr_fd, err);
+	named->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 	return result;
+}
+
+const struct registry_claim *run_named_registry(const struct run *run)
+{
+	return run->named && run->named->claimed ? &run->named->claim : NULL;
+}
+
+void run_named_kept(struct run *run, int stdout_fd, int stderr_fd)
+{
+	struct named *named = run->named;
+	if (!named)
+		return;
+	named->stdout_fd = stdout_fd;
+	named->stderr_fd = stderr_fd;
+	/* The state's stays with us as well: its lock says that we live. */
+	close(named->claim.folder_fd);
+	close(named->claim.root_fd);
+	named->claim.folder_fd = named->claim.root_fd = -1;
 }
 
 void run_named_streams(struct run *run, struct session_spec *spec)
@@ -109,14 +126,10 @@ static void on_kill(void *data, int number)
 	session_signal(run->session, number);
 }
 
-static uint64_t resident_bytes(void)
+static uint64_t resident_bytes(int statm_fd)
 {
 	char text[128] = "";
-	const int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	const ssize_t n = read(fd, text, sizeof(text) - 1);
-	close(fd);
+	const ssize_t n = pread(statm_fd, text, sizeof(text) - 1, 0);
 	/* The second number. */
 	const char *space = n > 0 ? strchr(text, ' ') : NULL;
 	return space ? strtoull(space, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
@@ -138,7 +151,7 @@ static void on_figures(void *data, struct remote_figures *figures)
 		.cpu_ns = le64_make(machine_cpu_ns(run->machine)),
 		.process_cpu_ns = le64_make((uint64_t)used.tv_sec * 1000000000u + (uint64_t)used.tv_nsec),
 		.memory_bytes = le64_make(run->options->memory_bytes),
-		.resident_bytes = le64_make(resident_bytes()),
+		.resident_bytes = le64_make(resident_bytes(run->named->statm_fd)),
 		.blk_reads = le64_make(blk.reads),
 		.blk_read_bytes = le64_make(blk.read_bytes),
 		.blk_writes = le64_make(blk.writes),
@@ -198,13 +211,15 @@ void run_named_started(struct run *run)
 void run_named_end(struct run *run, int code, const char *text)
 {
 	struct named *named = run->named;
-	if (!named || !named->claimed)
-		return;
-	struct registry_end end = { .exit_code = code, .ended_s = time(NULL) };
-	error_quote(end.text, sizeof(end.text), text, strlen(text));
-	output_log_finish(named->log);
-	named->log = NULL;
 	/* One that did not start has told its caller why, and is not heard of again. */
-	registry_release(&named->claim, &end, run->options->detach && named->started && !run->options->remove);
-	named->claimed = false;
+	const bool keep = named && run->options->detach && named->started && !run->options->remove;
+	if (run->keeper) {
+		keeper_end(run->keeper, code, text, keep);
+		run->keeper = NULL;
+	} else if (named && named->claimed) {
+		const struct registry_end end = { .exit_code = code, .ended_s = time(NULL) };
+		registry_release(&named->claim, &end, keep);
+	}
+	if (named)
+		named->claimed = false;
 }

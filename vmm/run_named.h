@@ -6,13 +6,20 @@
 #define TRVMM_VMM_RUN_NAMED_H
 
 #include "vmm/command.h"
+#include "vmm/registry.h"
 #include "vmm/run_internal.h"
 
 /* Forks for -d; see detach_fork(). Before there are threads. All here return 0 or -errno with one line. */
 int run_named_begin(struct run *run, struct error *err);
 
-/* Takes the name, and starts the log's thread, which inherits the signal mask. */
+/* Takes the name. */
 int run_named_claim(struct run *run, struct error *err);
+
+/* The name that was taken; NULL: none. */
+const struct registry_claim *run_named_registry(const struct run *run);
+
+/* The keeper has the name, too, and the log: we need its folder no more. Takes over the log's ends for writing. */
+void run_named_kept(struct run *run, int stdout_fd, int stderr_fd);
 
 /* Gives a detached command its streams. */
 void run_named_streams(struct run *run, struct session_spec *spec);
@@ -29,7 +36,7 @@ bool run_named_is_waited_for(const struct run *run);
 /* The command runs. */
 void run_named_started(struct run *run);
 
-/* Writes down how the machine ended, and all that waits for the log. `text`: what was said about it, may be empty. Once. */
+/* Settles what the run has outside: its end is written down, with all that waits for the log. `text` may be empty. Once; for all runs. */
 void run_named_end(struct run *run, int code, const char *text);
 
 #endif

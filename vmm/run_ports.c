@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include "guest/agent/protocol.h"
+#include "vmm/keeper.h"
 #include "vmm/run_internal.h"
+#include "vmm/run_named.h"
 
 _Static_assert(PORTS_CLIENTS_MAX <= AGENT_PROXIED_MAX, "the agent never has to let a client wait");
 
@@ -51,13 +53,37 @@ int run_open_ports(struct run *run, struct error *err)
 	return result;
 }
 
+/* ---- what has a name outside ------------------------------------------------------------------------------------------------- */
+
+int run_start_keeper(struct run *run, struct error *err)
+{
+	const struct options *options = run->options;
+	int stdout_fd = -1, stderr_fd = -1;
+	const struct keeper_spec spec = {
+		.claim = run_named_registry(run),
+		.log = options->detach,
+		.vsock_path = options->vsock,
+	};
+	if (!spec.claim && !spec.vsock_path)
+		return 0;
+	const int result = keeper_start(&spec, &run->keeper, &stdout_fd, &stderr_fd, err);
+	if (result == 0)
+		run_named_kept(run, stdout_fd, stderr_fd);
+	return result;
+}
+
+static int connect_port(void *data, bool seqpacket, uint32_t port)
+{
+	return keeper_connect(data, seqpacket, port);
+}
+
 int run_serve_vsock(struct run *run, struct error *err)
 {
 	const char *path = run->options->vsock;
-	return path ? virtio_vsock_serve_unix(run->vsock, path, err) : 0;
-}
-
-void run_remove_vsock(struct run *run)
-{
-	virtio_vsock_unlink_unix(run->vsock);
+	const int result = path ? virtio_vsock_serve_unix(run->vsock, path, err) : 0;
+	if (result < 0 || !path)
+		return result;
+	keeper_owns_vsock(run->keeper);
+	virtio_vsock_set_connector(run->vsock, connect_port, run->keeper);
+	return 0;
 }

@@ -342,6 +342,15 @@ fail:
 	return result;
 }
 
+int session_start_streams(struct session *session)
+{
+	int result = 0;
+	for (unsigned i = 0; i < 3 && result == 0; i++)
+		if (session->streams[i])
+			result = stream_start(session->streams[i]);
+	return result;
+}
+
 int session_exec(struct session *main_session, const struct session_spec *spec, session_ended ended, void *data,
 		 struct session **session, struct error *err)
 {

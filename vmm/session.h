@@ -57,6 +57,8 @@ struct session_spec {
 	uint16_t rows, columns;
 	void (*times)(void *data, const struct agent_times *times); /* NULL: not wanted. Called once, on the loop, before `ended` */
 	void (*started)(void *data); /* the command runs; NULL: not wanted. Called once, on the loop, before `ended` */
+	bool given;              /* the descriptors are another process's: pipes or files, used as they are (stdio_take()) */
+	bool start_later;        /* streams that need threads wait for session_start_streams() */
 	int stdin_fd, stdout_fd, stderr_fd; /* borrowed; -1: none. May be blocking, may be any kind of file (vmm/stdio.h) */
 };
 
@@ -80,6 +82,9 @@ typedef void (*session_ended)(void *data, const struct session_result *result);
  */
 int session_create(struct loop *loop, struct virtio_vsock *vsock, const struct session_spec *spec, void (*ready)(void *data),
 		   session_ended ended, void *data, struct session **session, struct error *err);
+
+/* Starts the threads of the main session's streams, where `start_later` was asked for. Returns 0 or -errno. */
+int session_start_streams(struct session *session);
 
 /*
  * Starts another command in the guest of `main_session`. -ENOSPC when AGENT_SESSIONS_MAX run, -ESHUTDOWN when the guest is gone;

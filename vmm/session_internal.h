@@ -63,6 +63,8 @@ struct stream {
 };
 
 int stream_create(struct session *session, enum agent_stream which, const struct session_spec *spec, struct error *err);
+/* Starts its threads, if it needs any and they do not run. Returns 0 or -errno. */
+int stream_start(struct stream *stream);
 int stream_accept(struct stream *stream, struct vsock_ends *ends);
 /* All that came has been delivered, or nothing will come. */
 bool stream_is_delivered(const struct stream *stream);

@@ -32,6 +32,8 @@ void stream_destroy(struct stream *stream)
 		loop_remove(stream->guest->loop, &stream->done);
 	close_fd(&stream->done.fd);
 	close_fd(&stream->probe_fd);
+	stdio_discard(&stream->in);
+	stdio_discard(&stream->out);
 	if (!stream->connected) {
 		close_fd(&stream->in.fd);
 		close_fd(&stream->out.fd);
@@ -70,18 +72,24 @@ static void stream_closed(void *data)
 		stream_destroy(stream);
 }
 
-static int open_ends(struct stream *stream, int in, int out, struct error *err)
+static int open_ends(struct stream *stream, const struct session_spec *spec, int in, int out, struct error *err)
 {
 	int result = 0;
 	if (in >= 0)
-		result = stdio_open_read(in, &stream->in);
+		result = spec->given ? stdio_take(in, &stream->in) : stdio_prepare_read(in, &stream->in);
 	if (result < 0)
 		return error_set(err, result, "standard input: %s", strerror(-result));
 	if (out >= 0)
-		result = stdio_open_write(out, &stream->out);
+		result = spec->given ? stdio_take(out, &stream->out) : stdio_prepare_write(out, &stream->out);
 	if (result < 0)
 		return error_set(err, result, "standard output: %s", strerror(-result));
 	return 0;
+}
+
+int stream_start(struct stream *stream)
+{
+	const int result = stdio_start(&stream->in);
+	return result < 0 ? result : stdio_start(&stream->out);
 }
 
 int stream_create(struct session *session, enum agent_stream which, const struct session_spec *spec, struct error *err)
@@ -95,7 +103,7 @@ int stream_create(struct session *session, enum agent_stream which, const struct
 	guest->streams = stream;
 	stream->session = session;
 	session->streams[which] = stream;
-	stream->in = stream->out = (struct stdio_end){ -1, -1 };
+	stream->in = stream->out = (struct stdio_end){ -1, -1, NULL };
 	stream->probe_fd = -1;
 	stream->done = (struct loop_source){ .fd = -1, .events = EPOLLIN, .ready = stream_done };
 	stream->output = session->terminal || which != AGENT_STDIN;
@@ -104,7 +112,9 @@ int stream_create(struct session *session, enum agent_stream which, const struct
 	int out = which == AGENT_STDERR ? spec->stderr_fd : spec->stdout_fd;
 	if (which == AGENT_STDIN && !session->terminal)
 		out = -1;
-	int result = open_ends(stream, in, out, err);
+	int result = open_ends(stream, spec, in, out, err);
+	if (result == 0 && !spec->start_later && (result = stream_start(stream)) < 0)
+		error_set(err, result, "starting a thread: %s", strerror(-result));
 	if (result < 0 || stream->out.done_fd < 0)
 		return result;
 	stream->done.fd = stream->out.done_fd;

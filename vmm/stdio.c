@@ -14,19 +14,20 @@
 #include <unistd.h>
 
 #include "base/iov.h"
+#include "vmm/sandbox.h"
 
 #define RELAY_BYTES 65536
 
 /* ---- the thread -------------------------------------------------------------------------------------------------------------- */
 
 /* Owned by the thread, which frees it. */
-struct relay {
-	int from, to;  /* owned */
-	int watched;   /* `to` or -1: its peer's end is the end of reading `from`, too */
-	int done;      /* owned; -1: none. Closing it tells that all is written */
+struct relay_job {
+	int from, to; /* owned */
+	int watched; /* `to` or -1: its peer's end is the end of reading `from`, too */
+	int done; /* owned; -1: none. Closing it tells that all is written */
 };
 
-static void relay_free(struct relay *r)
+static void relay_free(struct relay_job *r)
 {
 	if (r->from >= 0)
 		close(r->from);
@@ -39,8 +40,9 @@ static void relay_free(struct relay *r)
 
 static void *relay_run(void *data)
 {
-	struct relay *r = data;
+	struct relay_job *r = data;
 	char buffer[RELAY_BYTES];
+	sandbox_enter(SANDBOX_RELAY);
 	for (;;) {
 		/* Input that nobody will take is left to the next program. */
 		struct pollfd p[2] = { { .fd = r->from, .events = POLLIN }, { .fd = r->watched } };
@@ -60,8 +62,10 @@ static void *relay_run(void *data)
 	return NULL;
 }
 
-static int relay_start(struct relay *r)
+int stdio_start(struct stdio_end *end)
 {
+	if (!end->waiting)
+		return 0;
 	sigset_t all, before;
 	pthread_attr_t attributes;
 	pthread_t thread;
@@ -69,20 +73,22 @@ static int relay_start(struct relay *r)
 	pthread_attr_init(&attributes);
 	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	const int result = pthread_create(&thread, &attributes, relay_run, r);
+	const int result = pthread_create(&thread, &attributes, relay_run, end->waiting);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attributes);
+	if (result == 0)
+		end->waiting = NULL;
 	return -result;
 }
 
-static int start_relay(int fd, bool reading, struct stdio_end *end)
+static int prepare_relay(int fd, bool reading, struct stdio_end *end)
 {
-	struct stdio_end made = { -1, -1 };
+	struct stdio_end made = { -1, -1, NULL };
 	int ends[2], done[2] = { -1, -1 };
-	struct relay *r = malloc(sizeof(*r));
+	struct relay_job *r = malloc(sizeof(*r));
 	if (!r)
 		return -ENOMEM;
-	*r = (struct relay){ -1, -1, -1, -1 };
+	*r = (struct relay_job){ -1, -1, -1, -1 };
 	int result = 0;
 	/* Not a socket pair: each end of a pipe has flags of its own, whoever else gets it. */
 	if (pipe2(ends, O_CLOEXEC) < 0) {
@@ -113,9 +119,7 @@ static int start_relay(int fd, bool reading, struct stdio_end *end)
 	}
 	made.done_fd = done[0];
 	r->done = done[1];
-	result = relay_start(r);
-	if (result < 0)
-		goto fail;
+	made.waiting = r;
 	*end = made;
 	return 0;
 
@@ -149,7 +153,7 @@ static int reopen(int fd, int mode)
 	return open(path, mode | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
-static int open_end(int fd, bool reading, struct stdio_end *end)
+static int prepare_end(int fd, bool reading, struct stdio_end *end)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
@@ -163,27 +167,76 @@ static int open_end(int fd, bool reading, struct stdio_end *end)
 		made = reopen(fd, reading ? O_RDONLY : O_WRONLY);
 	}
 	if (made < 0)
-		return start_relay(fd, reading, end);
-	*end = (struct stdio_end){ made, -1 };
+		return prepare_relay(fd, reading, end);
+	*end = (struct stdio_end){ made, -1, NULL };
 	return 0;
+}
+
+/* `result` is that of preparing `made`. */
+static int start_end(int result, struct stdio_end *made, struct stdio_end *end)
+{
+	if (result == 0 && (result = stdio_start(made)) < 0) {
+		relay_free(made->waiting);
+		close(made->fd);
+		if (made->done_fd >= 0)
+			close(made->done_fd);
+	}
+	if (result == 0)
+		*end = *made;
+	return result;
 }
 
 int stdio_relay_read(int fd, struct stdio_end *end)
 {
-	return start_relay(fd, true, end);
+	struct stdio_end made;
+	return start_end(prepare_relay(fd, true, &made), &made, end);
 }
 
 int stdio_relay_write(int fd, struct stdio_end *end)
 {
-	return start_relay(fd, false, end);
+	struct stdio_end made;
+	return start_end(prepare_relay(fd, false, &made), &made, end);
 }
 
 int stdio_open_read(int fd, struct stdio_end *end)
 {
-	return open_end(fd, true, end);
+	struct stdio_end made;
+	return start_end(prepare_end(fd, true, &made), &made, end);
 }
 
 int stdio_open_write(int fd, struct stdio_end *end)
 {
-	return open_end(fd, false, end);
+	struct stdio_end made;
+	return start_end(prepare_end(fd, false, &made), &made, end);
+}
+
+void stdio_discard(struct stdio_end *end)
+{
+	if (end->waiting)
+		relay_free(end->waiting);
+	end->waiting = NULL;
+}
+
+int stdio_prepare_read(int fd, struct stdio_end *end)
+{
+	return prepare_end(fd, true, end);
+}
+
+int stdio_prepare_write(int fd, struct stdio_end *end)
+{
+	return prepare_end(fd, false, end);
+}
+
+int stdio_take(int fd, struct stdio_end *end)
+{
+	struct stat st;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISFIFO(st.st_mode) && !never_waits(fd))
+		return -EINVAL;
+	const int made = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	if (made < 0)
+		return -errno;
+	*end = (struct stdio_end){ made, -1, NULL };
+	return 0;
 }

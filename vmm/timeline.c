@@ -2,6 +2,7 @@
 #include "vmm/timeline.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
@@ -31,9 +32,15 @@ void timeline_mark(const char *stage)
 	timeline_mark_at(stage, now.tv_sec * 1000000000ll + now.tv_nsec);
 }
 
-int timeline_write(const char *path)
+int timeline_open(const char *path)
 {
-	FILE *file = fopen(path, "we");
+	const int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+	return fd < 0 ? -errno : fd;
+}
+
+int timeline_write(int fd)
+{
+	FILE *file = fdopen(fd, "w");
 	if (!file)
 		return -errno;
 	const unsigned count = atomic_load(&mark_count);

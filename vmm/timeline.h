@@ -12,7 +12,10 @@ void timeline_mark(const char *stage);
 /* ... was reached at `ns` of CLOCK_MONOTONIC. */
 void timeline_mark_at(const char *stage, int64_t ns);
 
-/* Writes a line `NANOSECONDS STAGE` for each mark, in CLOCK_MONOTONIC, to the file `path`. Returns 0 or -errno. */
-int timeline_write(const char *path);
+/* Makes the file, at a time when files can be made. Returns a descriptor or -errno. */
+int timeline_open(const char *path);
+
+/* Writes a line `NANOSECONDS STAGE` for each mark, in CLOCK_MONOTONIC, and closes the file. Returns 0 or -errno. */
+int timeline_write(int fd);
 
 #endif

@@ -10,6 +10,9 @@
 #include "vmm/host.h"
 #include "vmm/machine_internal.h"
 #include "vmm/timeline.h"
+#ifdef TRVMM_BACKDOOR
+#include "tests/sandbox/backdoor.h"
+#endif
 
 #define PORT_CMOS_DATA 0x71
 #define PORT_I8042_COMMAND 0x64
@@ -60,6 +63,25 @@ static uint8_t port_read(struct machine *machine, uint16_t port)
 		return 0;
 	return 0xff; /* nobody drives the bus */
 }
+
+#ifdef TRVMM_BACKDOOR
+/* A test build that obeys its guest. Returns true when the access was an order. */
+static bool serve_backdoor(struct vcpu *vcpu)
+{
+	const struct kvm_run *run = vcpu->run;
+	uint32_t value = 0;
+	uint8_t *data = (uint8_t *)vcpu->run + run->io.data_offset;
+	if (run->io.port != BACKDOOR_PORT || run->io.size != sizeof(value))
+		return false;
+	memcpy(&value, data, sizeof(value));
+	if (run->io.direction == KVM_EXIT_IO_OUT)
+		backdoor_order(vcpu->machine, value);
+	value = backdoor_result();
+	if (run->io.direction == KVM_EXIT_IO_IN)
+		memcpy(data, &value, sizeof(value));
+	return true;
+}
+#endif
 
 /* Accesses wider than a byte go to that many ports, as on a bus of 8-bit devices. Returns true when a reset is asked for. */
 static bool serve_port_io(struct vcpu *vcpu)
@@ -143,6 +165,10 @@ static bool serve_exit(struct vcpu *vcpu)
 
 	switch (vcpu->run->exit_reason) {
 	case KVM_EXIT_IO:
+#ifdef TRVMM_BACKDOOR
+		if (serve_backdoor(vcpu))
+			return true;
+#endif
 		if (!serve_port_io(vcpu))
 			return true;
 		machine_ended(machine, MACHINE_RESET, "the guest reset the machine");

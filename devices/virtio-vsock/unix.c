@@ -56,6 +56,8 @@ struct vsock_unix {
 	struct virtio_vsock *vsock;
 	struct unix_listener listeners[2];
 	char path[sizeof(((struct sockaddr_un *)NULL)->sun_path) - SUFFIX_BYTES];
+	vsock_connector connector; /* NULL: the device connects itself */
+	void *connector_data;
 	struct vsock_link clients; /* oldest first */
 	unsigned client_count;
 	uint64_t retry_ns; /* accepting failed for want of resources; 0: it did not */
@@ -238,15 +240,21 @@ uint64_t vsock_unix_expire(struct virtio_vsock *vsock, uint64_t now_ns)
 	return next;
 }
 
-int vsock_unix_accept(struct virtio_vsock *vsock, uint16_t type, uint32_t port, struct vsock_ends *ends)
+void virtio_vsock_set_connector(struct virtio_vsock *vsock, vsock_connector connector, void *data)
 {
-	const struct vsock_unix *side = vsock->unix_side;
+	if (!vsock->unix_side)
+		return;
+	vsock->unix_side->connector = connector;
+	vsock->unix_side->connector_data = data;
+}
 
-	if (!side)
-		return -ECONNREFUSED;
+int virtio_vsock_connect_unix(const char *path, bool seqpacket, uint32_t port)
+{
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", side->path, port);
-	const int fd = socket(AF_UNIX, socket_type(type), 0);
+
+	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s_%u", path, port) >= (int)sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	const int fd = socket(AF_UNIX, socket_type(seqpacket ? VSOCK_TYPE_SEQPACKET : VSOCK_TYPE_STREAM), 0);
 	if (fd < 0)
 		return -errno;
 	/* A Unix socket connects at once or, when the program's queue is full, fails with EAGAIN: there is no connection in
@@ -256,6 +264,20 @@ int vsock_unix_accept(struct virtio_vsock *vsock, uint16_t type, uint32_t port, 
 		close(fd);
 		return result;
 	}
+	return fd;
+}
+
+int vsock_unix_accept(struct virtio_vsock *vsock, uint16_t type, uint32_t port, struct vsock_ends *ends)
+{
+	const struct vsock_unix *side = vsock->unix_side;
+	const bool seqpacket = type == VSOCK_TYPE_SEQPACKET;
+
+	if (!side)
+		return -ECONNREFUSED;
+	const int fd = side->connector ? side->connector(side->connector_data, seqpacket, port)
+				       : virtio_vsock_connect_unix(side->path, seqpacket, port);
+	if (fd < 0)
+		return fd;
 	ends->read_fd = ends->write_fd = fd;
 	return 0;
 }
@@ -318,11 +340,13 @@ int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct
 	return 0;
 }
 
-void virtio_vsock_unlink_unix(struct virtio_vsock *vsock)
+void virtio_vsock_unlink_unix(const char *path)
 {
-	for (unsigned i = 0; i < 2 && vsock && vsock->unix_side; i++)
-		if (vsock->unix_side->listeners[i].source.fd >= 0)
-			unlink(vsock->unix_side->listeners[i].address.sun_path);
+	char name[sizeof(((struct sockaddr_un *)NULL)->sun_path)];
+
+	unlink(path);
+	if (snprintf(name, sizeof(name), "%s%s", path, SEQPACKET_SUFFIX) < (int)sizeof(name))
+		unlink(name);
 }
 
 void vsock_unix_destroy(struct virtio_vsock *vsock)
@@ -336,11 +360,11 @@ void vsock_unix_destroy(struct virtio_vsock *vsock)
 		link = link->next;
 		close(client_release(client));
 	}
-	virtio_vsock_unlink_unix(vsock);
 	for (unsigned i = 0; i < 2; i++) {
 		struct loop_source *source = &side->listeners[i].source;
 		if (source->fd < 0)
 			continue;
+		unlink(side->listeners[i].address.sun_path);
 		loop_remove(vsock->dev.loop, source);
 		close(source->fd);
 	}

@@ -246,7 +246,7 @@ Test(stdio, fifo_without_a_reader)
 
 Test(stdio, bad_descriptors)
 {
-	struct stdio_end end = { 77, 78 };
+	struct stdio_end end = { .fd = 77, .done_fd = 78 };
 	cr_expect_eq(stdio_open_read(-1, &end), -EBADF);
 	cr_expect_eq(stdio_open_write(1000, &end), -EBADF);
 	cr_expect(end.fd == 77 && end.done_fd == 78);

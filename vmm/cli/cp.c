@@ -153,6 +153,9 @@ static int start(struct cp *cp, struct error *err)
 	int result = null < 0 || pipe2(data, O_CLOEXEC) < 0 || pipe2(errors, O_CLOEXEC) < 0
 			 ? error_set(err, -errno, "pipe: %s", strerror(errno))
 			 : 0;
+	/* The machine is not to wait for us; each end has flags of its own. */
+	if (result == 0)
+		(void)fcntl(data[cp->out ? 1 : 0], F_SETFL, O_NONBLOCK);
 	const int fds[3] = { cp->out ? -1 : data[0], cp->out ? data[1] : null, errors[1] };
 	if (result == 0)
 		result = send_request(cp, fds, err);

@@ -91,7 +91,10 @@ static int parse(struct exec *exec, int argc, char **argv)
 
 /* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
-/* What the machine may hold itself: it cannot be confused by who else uses it, and is closed when the machine ends. */
+/*
+ * What the machine may hold itself: it cannot be confused by who else uses it, and is closed when the machine ends. A pipe is opened again for
+ * it, so that it does not block.
+ */
 static bool may_be_shared(int fd)
 {
 	struct stat st;
@@ -101,14 +104,14 @@ static bool may_be_shared(int fd)
 /* Makes the descriptor that the machine gets for our `fd`. */
 static int add_stream(struct exec *exec, int fd, bool reading, int *done_fd, struct error *err)
 {
-	struct stdio_end end = { -1, -1 };
+	struct stdio_end end = { -1, -1, NULL };
 	int result = 0;
 	if (may_be_shared(fd))
-		result = end.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		result = reading ? stdio_open_read(fd, &end) : stdio_open_write(fd, &end);
 	else
 		result = reading ? stdio_relay_read(fd, &end) : stdio_relay_write(fd, &end);
 	if (result < 0)
-		return error_set(err, result, "standard stream %d: %s", fd, strerror(result == -1 ? errno : -result));
+		return error_set(err, result, "standard stream %d: %s", fd, strerror(-result));
 	exec->fds[exec->fd_count++] = end.fd;
 	if (done_fd)
 		*done_fd = end.done_fd;
