@@ -6,6 +6,8 @@
 
 GUESTS := boot_linux64 boot_pvh blk blk_attack fs fs_attack mmio_attack ping reset_race smp_race teardown transport_attack vsock vsock_attack \
 	vsock_race
+# Guests of trvmm itself and not of the runner: tests/sandbox.
+SANDBOX_GUESTS := backdoor flood spin
 GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_fs.c guest_vsock.c guest_tables.c
 GUEST_RUNNER := runner.c runner_disk.c runner_echo.c runner_fs.c
 GUEST_CC ?= gcc
@@ -25,7 +27,7 @@ $(BUILD)/guests/%.o: tests/guests/%.S
 	$(call say,GUEST,$<)
 	$(Q)$(GUEST_CC) -c $< -o $@
 
-$(GUESTS:%=$(BUILD)/guests/%.elf): $(BUILD)/guests/%.elf: $(BUILD)/guests/%.o $(GUEST_RUNTIME_OBJS) tests/guests/guest.ld
+$(patsubst %,$(BUILD)/guests/%.elf,$(GUESTS) $(SANDBOX_GUESTS)): $(BUILD)/guests/%.elf: $(BUILD)/guests/%.o $(GUEST_RUNTIME_OBJS) tests/guests/guest.ld
 	$(call say,LINK,$@)
 	$(Q)$(GUEST_CC) $(GUEST_LDFLAGS) -o $@ $(filter %.o,$^)
 
@@ -35,6 +37,25 @@ $(BUILD)/tests/guest_runner: $(patsubst %.c,$(BUILD)/obj/tests/guests/%.o,$(GUES
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -Wl,--wrap=fs_server_handle -o $@ $^ $(LDLIBS)
 
 GUEST_TESTS := $(GUESTS:%=$(BUILD)/guests/%.elf) $(BUILD)/tests/guest_runner
+
+# A trvmm with a back door, and the guests that use it (tests/sandbox): the objects that know of it take the place of those in the library.
+BACKDOOR_SRCS := vmm/vcpu.c vmm/reaper.c vmm/run_sandbox.c tests/sandbox/backdoor.c
+$(BUILD)/backdoor/%.o: %.c | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,CC,$<)
+	$(Q)$(CC) $(ALL_CFLAGS) -DTRVMM_BACKDOOR -c $< -o $@
+
+$(BUILD)/backdoor/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/guest_blobs.o $(BACKDOOR_SRCS:%.c=$(BUILD)/backdoor/%.o) $(BUILD)/libtrvmm.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
+
+SANDBOX_TESTS := $(BUILD)/backdoor/trvmm $(SANDBOX_GUESTS:%=$(BUILD)/guests/%.elf)
+
+.PHONY: check-sandbox
+check-sandbox: $(SANDBOX_TESTS) $(BUILD)/trvmm $(BUILD)/guest/busybox.tar
+	$(Q)tests/sandbox/run $(BUILD)
+
+-include $(BACKDOOR_SRCS:%.c=$(BUILD)/backdoor/%.d)
 
 .PHONY: check-guests
 check-guests: $(GUEST_TESTS)
