@@ -24,7 +24,8 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci sko
 	buildah cpio kmod
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
-BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c
+BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c \
+	base/throttle.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c cache_list.c diff.c diff_compare.c digest.c \
 	directory.c feed.c finish.c growth.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c \
 	image_resolve.c index.c index_check.c inflate.c inflated.c inflated_file.c layer_file.c layers.c merge.c merging.c path.c \
@@ -39,10 +40,10 @@ FS_SRCS := $(addprefix devices/virtio-fs/, fs_attr.c fs_dir.c fs_entry.c fs_file
 	fs_node.c fs_node_fd.c fs_open.c fs_request.c fs_server.c fs_xattr.c virtio_fs.c)
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, backlog.c connection.c credit.c host_end.c packet.c rx.c seqpacket.c service.c \
 	stream.c unix.c virtio_vsock.c)
-VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpio.c cpuid.c data_file.c detach.c env_file.c extra_disks.c guest_mem.c \
-	host.c initramfs.c ioapic.c irq_line.c keeper.c kernel_image.c machine.c modules.c mptable.c options.c options_lists.c \
-	options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c registry.c \
-	registry_claim.c registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c remote_client.c \
+VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpio.c cpu_quota.c cpuid.c data_file.c detach.c env_file.c extra_disks.c \
+	guest_mem.c host.c initramfs.c ioapic.c irq_line.c keeper.c kernel_image.c limits.c machine.c modules.c mptable.c options.c \
+	options_lists.c options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c \
+	registry.c registry_claim.c registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c remote_client.c \
 	remote_exec.c remote_frame.c remote_request.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c \
 	run_sandbox.c sandbox.c sandbox_descriptors.c sandbox_filter.c sandbox_landlock.c sandbox_namespaces.c sandbox_privileges.c \
 	session.c session_control.c session_request.c session_stream.c share.c shares.c stdio.c terminal.c timeline.c tmpfs.c uart.c \

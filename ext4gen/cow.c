@@ -32,6 +32,8 @@ struct cow {
 	struct kept *kept;  /* owned; NULL: changes live in memory */
 	struct block_states states;
 	bool store_changed; /* since the last flush */
+	bool has_quota;
+	uint64_t quota_blocks, written_blocks; /* while there is a quota */
 };
 
 /* ---- life -------------------------------------------------------------------------------------------------------------------- */
@@ -191,6 +193,30 @@ int cow_readv(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigne
 	return 0;
 }
 
+/* ---- the quota --------------------------------------------------------------------------------------------------------------- */
+
+/* How many of these blocks take room in the store. */
+static uint64_t count_written(const struct cow *cow, uint64_t block, uint64_t count)
+{
+	uint64_t written = 0;
+	while (count) {
+		enum cow_state state;
+		const uint64_t run = block_states_run(&cow->states, block, count, &state);
+		if (state == COW_WRITTEN)
+			written += run;
+		block += run;
+		count -= run;
+	}
+	return written;
+}
+
+void cow_set_quota(struct cow *cow, uint64_t bytes)
+{
+	cow->has_quota = true;
+	cow->quota_blocks = bytes / BLOCK_BYTES;
+	cow->written_blocks = count_written(cow, 0, cow->size_bytes / BLOCK_BYTES);
+}
+
 /* ---- writing ----------------------------------------------------------------------------------------------------------------- */
 
 /* Makes a block WRITTEN with the bytes that it has, for a write to a part of it. */
@@ -208,11 +234,8 @@ static int copy_up(struct cow *cow, uint64_t block)
 	return rc ? rc : block_states_set(&cow->states, block, 1, COW_WRITTEN);
 }
 
-int cow_writev(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigned count)
+static int write_checked(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigned count, uint64_t length)
 {
-	const uint64_t length = checked_length(cow, offset, iov, count);
-	if (length == 0)
-		return 0;
 	const uint64_t end = offset + length;
 	int rc = open_store(cow);
 	if (rc == 0 && offset % BLOCK_BYTES)
@@ -222,6 +245,21 @@ int cow_writev(struct cow *cow, uint64_t offset, const struct iovec *iov, unsign
 	if (rc == 0)
 		rc = store_write(cow, offset, iov, count);
 	return rc ? rc : block_states_set(&cow->states, offset / BLOCK_BYTES, touched_blocks(offset, length), COW_WRITTEN);
+}
+
+int cow_writev(struct cow *cow, uint64_t offset, const struct iovec *iov, unsigned count)
+{
+	const uint64_t length = checked_length(cow, offset, iov, count);
+	if (length == 0 || !cow->has_quota)
+		return length ? write_checked(cow, offset, iov, count, length) : 0;
+	const uint64_t block = offset / BLOCK_BYTES, blocks = touched_blocks(offset, length);
+	const uint64_t before = count_written(cow, block, blocks), after = cow->written_blocks + blocks - before;
+	if (blocks > before && after > cow->quota_blocks)
+		return -ENOSPC;
+	const int rc = write_checked(cow, offset, iov, count, length);
+	/* A failure may have come when a part was done. */
+	cow->written_blocks += count_written(cow, block, blocks) - before;
+	return rc;
 }
 
 /* Zeroes a part of one block. */
@@ -247,6 +285,8 @@ static int zero_blocks(struct cow *cow, uint64_t offset, uint64_t end)
 		return -errno;
 	cow->store_changed = true;
 	const uint64_t first = offset / BLOCK_BYTES, last = end / BLOCK_BYTES;
+	if (cow->has_quota)
+		cow->written_blocks -= count_written(cow, first, last - first);
 	const uint64_t free = cow->zero_from / BLOCK_BYTES;
 	const uint64_t border = free < first ? first : free > last ? last : free;
 	const int rc = block_states_set(&cow->states, first, border - first, COW_ZERO);

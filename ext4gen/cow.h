@@ -60,6 +60,12 @@ int cow_open_kept(const char *path, enum cow_access access, uint64_t size_bytes,
 /* Says that the base reads as zeroes from byte `offset` on, a multiple of 4096: zeroing there needs no state. Before any other use. */
 void cow_set_zero_from(struct cow *cow, uint64_t offset);
 
+/*
+ * At most so many bytes of the disk may be changed at a time, what a kept disk has already included: a write beyond that is -ENOSPC and changes
+ * nothing. Discarding gives back. Before other threads use it.
+ */
+void cow_set_quota(struct cow *cow, uint64_t bytes);
+
 /* Forgets what was written to memory; closes the file of a kept disk, which has what was flushed. NULL is allowed. */
 void cow_destroy(struct cow *cow);
 

@@ -85,11 +85,13 @@ int extra_disks_open(const struct options *options, struct extra_disks *all, str
 		/* What the guest sees as its serial number; the root disk's is another. */
 		memset(extra->disk->id, 0, sizeof(extra->disk->id));
 		snprintf(extra->disk->id, sizeof(extra->disk->id), "trvmm-disk-%zu", all->count + 1);
+		if (extra->plan && options->disk_quota_bytes && !extra->disk->read_only)
+			disk_ext4_set_quota(extra->disk, options->disk_quota_bytes);
 	}
 	return 0;
 }
 
-int extra_disks_attach(struct extra_disks *all, struct machine *machine, struct error *err)
+int extra_disks_attach(struct extra_disks *all, struct machine *machine, const struct throttle_limit *limit, struct error *err)
 {
 	for (size_t i = 0; i < all->count; i++) {
 		struct extra_disk *extra = &all->disks[i];
@@ -99,6 +101,7 @@ int extra_disks_attach(struct extra_disks *all, struct machine *machine, struct 
 		int rc = virtio_blk_create(extra->loop, machine_mem(machine), extra->disk, &extra->blk);
 		if (rc < 0)
 			return error_set(err, rc, "creating a disk's device: %s", strerror(-rc));
+		virtio_blk_set_limit(extra->blk, limit);
 		rc = machine_attach(machine, virtio_blk_device(extra->blk), err);
 		if (rc < 0)
 			return rc;

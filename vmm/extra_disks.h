@@ -31,8 +31,8 @@ struct extra_disks {
 /* Opens all disks of the options. Returns 0 or -errno with one line; extra_disks_close() is due in either case. */
 int extra_disks_open(const struct options *options, struct extra_disks *all, struct error *err);
 
-/* Gives them to the machine, behind what it has. Returns 0 or -errno with one line. */
-int extra_disks_attach(struct extra_disks *all, struct machine *machine, struct error *err);
+/* Gives them to the machine, behind what it has; `limit` is for each. Returns 0 or -errno with one line. */
+int extra_disks_attach(struct extra_disks *all, struct machine *machine, const struct throttle_limit *limit, struct error *err);
 
 /* Starts their threads, which run as long as the process. Returns 0 or -errno with one line. */
 int extra_disks_start(struct extra_disks *all, struct error *err);

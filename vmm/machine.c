@@ -139,6 +139,9 @@ int machine_create_vm(struct machine *machine, struct error *err)
 static void *vcpu_thread(void *arg)
 {
 	struct vcpu *vcpu = arg;
+	const int result = cpu_quota_start(&vcpu->quota, vcpu->machine->config.cpu_thousandths);
+	if (result < 0)
+		message("--cpu-quota: %s; the guest runs without", strerror(-result));
 	sandbox_enter(SANDBOX_VCPU);
 	pthread_mutex_lock(&vcpu->machine->gate);
 	pthread_mutex_unlock(&vcpu->machine->gate);

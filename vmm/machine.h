@@ -27,6 +27,7 @@ enum machine_end {
 struct machine_config {
 	uint64_t memory_bytes; /* a multiple of 4096, at least 2 MiB */
 	unsigned cpus;         /* 1 to LAYOUT_CPUS_MAX */
+	unsigned cpu_thousandths; /* of a processor for each of them (cpu_quota.h); 0: no quota */
 	bool pc;               /* 8259s and an 8254 too, for kernels that want them: all interrupt controllers are KVM's then */
 	int console_fd;        /* where the UART's output is copied; -1: nowhere; borrowed */
 	/* All threads have been started, and none has run the guest yet. NULL: not wanted. */

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "devices/virtio/virtio_mmio.h"
+#include "vmm/cpu_quota.h"
 #include "vmm/ioapic.h"
 #include "vmm/irq_line.h"
 #include "vmm/layout.h"
@@ -36,6 +37,7 @@ struct vcpu {
 	int fd;
 	struct kvm_run *run;
 	pthread_t thread;
+	struct cpu_quota quota;
 };
 
 struct machine {

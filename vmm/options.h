@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/throttle.h"
 #include "layers/layers.h"
 #include "vmm/port_rule.h"
 
@@ -36,6 +37,9 @@ struct options {
 	size_t tmpfs_count;
 	uint64_t memory_bytes;
 	uint64_t disk_bytes;     /* 0: the default */
+	uint64_t disk_quota_bytes; /* of each disk of layers; 0: none */
+	unsigned cpu_thousandths; /* of a processor, for all of the guest's together; 0: no quota */
+	struct throttle_limit io_limit; /* of each device */
 	uint64_t max_layer_bytes; /* 0: the default */
 	enum feature_choice journal; /* of the root disk; by default a kept one has it */
 	bool metadata_csum;

@@ -8,6 +8,7 @@
 
 #include "vmm/host.h"
 #include "vmm/layout.h"
+#include "vmm/limits.h"
 #include "vmm/registry.h"
 #include "vmm/share.h"
 
@@ -15,6 +16,7 @@
 #define INIT_DEFAULT "/sbin/init"
 #define PIDS_MAX (4u << 20) /* Linux's limit of process numbers */
 #define LEAST_DISK_BYTES (1ull << 20)
+#define LEAST_DISK_QUOTA_BYTES (1ull << 20)
 #define MOST_DISK_BYTES (16ull << 40)
 
 int options_parse_size(const char *text, uint64_t *bytes)
@@ -226,6 +228,15 @@ int options_take(void *data, int id, const char *argument, struct error *err)
 	case OPT_TIMELINE:
 		options->timeline = argument;
 		return 0;
+	case OPT_CPU_QUOTA:
+		return limits_parse_cpu(argument, LAYOUT_CPUS_MAX, &options->cpu_thousandths, err);
+	case OPT_DISK_QUOTA:
+		if (options_parse_size(argument, &options->disk_quota_bytes) < 0 ||
+		    options->disk_quota_bytes < LEAST_DISK_QUOTA_BYTES)
+			return error_set(err, -EINVAL, "--disk-quota '%s': give a size from 1M on", argument);
+		return 0;
+	case OPT_IO_LIMIT:
+		return limits_parse_io(argument, &options->io_limit, err);
 	case OPT_NO_SANDBOX:
 		options->no_sandbox = true;
 		return 0;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/thread.h"
+#include "devices/virtio-blk/disk_ext4.h"
 #include "guest/agent/protocol.h"
 #include "vmm/cli/cli.h"
 #include "vmm/command.h"
@@ -115,6 +116,7 @@ static int attach_root_disk(struct run *run, struct error *err)
 	const int result = virtio_blk_create(run->blk_loop, machine_mem(run->machine), run->root.disk, &run->blk);
 	if (result < 0)
 		return error_set(err, result, "creating the root disk's device: %s", strerror(-result));
+	virtio_blk_set_limit(run->blk, &run->options->io_limit);
 	return machine_attach(run->machine, virtio_blk_device(run->blk), err);
 }
 
@@ -127,11 +129,12 @@ static int attach_devices(struct run *run, struct error *err)
 	result = virtio_vsock_create(run->loop, mem, VSOCK_GUEST_CID, &run->vsock);
 	if (result < 0)
 		return error_set(err, result, "creating the vsock device: %s", strerror(-result));
+	virtio_vsock_set_limit(run->vsock, &run->options->io_limit);
 	result = run_serve_vsock(run, err);
 	if (result == 0)
 		result = machine_attach(run->machine, virtio_vsock_device(run->vsock), err);
 	if (result == 0)
-		result = extra_disks_attach(&run->extra_disks, run->machine, err);
+		result = extra_disks_attach(&run->extra_disks, run->machine, &run->options->io_limit, err);
 	return result < 0 ? result : shares_attach(&run->shares, run->machine, err);
 }
 
@@ -223,6 +226,8 @@ static int boot(struct run *run, struct error *err)
 static int prepare_guest(struct run *run, struct error *err)
 {
 	int result = run->options->root ? 0 : root_disk_open(run->options, ROOT_DISK_RUN, &run->root, err);
+	if (result == 0 && run->options->disk_quota_bytes && run->root.disk)
+		disk_ext4_set_quota(run->root.disk, run->options->disk_quota_bytes);
 	if (result == 0)
 		result = shares_open(run->options, &run->shares, err);
 	if (result == 0)
@@ -302,6 +307,8 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 	const struct machine_config config = {
 		.memory_bytes = options->memory_bytes,
 		.cpus = options->cpus,
+		/* Less than one thousandth is what none of them gets. */
+		.cpu_thousandths = options->cpu_thousandths ? (options->cpu_thousandths + options->cpus - 1) / options->cpus : 0,
 		.pc = options->kernel != NULL,
 		.console_fd = options->console ? STDERR_FILENO : -1,
 		.starting = on_starting,

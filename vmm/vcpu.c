@@ -199,6 +199,7 @@ void vcpu_run(struct vcpu *vcpu)
 	if (vcpu->index == 0)
 		timeline_mark("first KVM_RUN");
 	for (;;) {
+		cpu_quota_wait(&vcpu->quota);
 		if (ioctl(vcpu->fd, KVM_RUN, 0) < 0) {
 			/* A signal, or a processor that was not started yet: there is no exit to serve. */
 			if (errno == EINTR || errno == EAGAIN)

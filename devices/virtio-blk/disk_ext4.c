@@ -13,6 +13,7 @@ struct disk_ext4 {
 	const struct ext4_plan *plan; /* borrowed */
 	struct cow *cow;  /* owned */
 	char *path;       /* owned; of a kept disk, for messages; NULL: none */
+	uint64_t quota_bytes; /* 0: none */
 	bool complained;  /* that it cannot be written; once is enough */
 };
 
@@ -29,6 +30,11 @@ static int disk_ext4_readv(struct disk *disk, uint64_t offset, const struct iove
 /* A kept disk that the host has no room for is news to its owner, who sees only the guest's I/O errors. */
 static int tell(struct disk_ext4 *ext4, int error)
 {
+	if (error == -ENOSPC && ext4->quota_bytes && !ext4->complained) {
+		ext4->complained = true;
+		message("disk '%.*s': --disk-quota of %llu MiB is used up; the guest gets I/O errors", (int)sizeof(ext4->disk.id),
+			ext4->disk.id, (unsigned long long)(ext4->quota_bytes >> 20));
+	}
 	if (error < 0 && ext4->path && !ext4->complained) {
 		ext4->complained = true;
 		message("kept disk '%s': %s; the guest gets I/O errors", ext4->path, strerror(-error));
@@ -58,6 +64,13 @@ static int disk_ext4_write_zeroes(struct disk *disk, uint64_t offset, uint64_t l
 {
 	(void)may_unmap;
 	return disk_ext4_discard(disk, offset, length);
+}
+
+void disk_ext4_set_quota(struct disk *disk, uint64_t bytes)
+{
+	struct disk_ext4 *ext4 = (struct disk_ext4 *)disk;
+	ext4->quota_bytes = bytes;
+	cow_set_quota(ext4->cow, bytes);
 }
 
 static void disk_ext4_destroy(struct disk *disk)

@@ -48,6 +48,7 @@ struct virtio_blk {
 	struct virtio_device dev; /* first: callbacks get a pointer to it */
 	struct disk *disk; /* borrowed */
 	struct virtio_blk_config config;
+	struct throttle throttle;
 	struct virtq_chain chain; /* the request being served */
 	struct blk_batch *batch; /* owned; empty between notifications; NULL: the disk does one at a time */
 	struct iovec payload[VIRTQ_MAX_SIZE]; /* its data, without header and status */
@@ -224,6 +225,20 @@ static bool blk_collect(struct virtio_blk *blk, const struct virtq_chain *chain)
 	return true;
 }
 
+/* Waits for what was done before, and is charged with what is asked now. Discarded bytes cost nothing but an operation. */
+static void blk_throttle(struct virtio_blk *blk, struct virtq *q, const struct virtq_chain *chain)
+{
+	if (!throttle_is_on(&blk->throttle))
+		return;
+	if (throttle_wait_ns(&blk->throttle, throttle_now_ns())) {
+		blk_submit(blk, q);
+		/* The driver hears of what is ready, and not of all at the end. */
+		virtio_device_notify_driver(&blk->dev, 0);
+		throttle_sleep(&blk->throttle);
+	}
+	throttle_charge(&blk->throttle, (uint64_t)chain->readable_bytes + chain->writable_bytes, throttle_now_ns());
+}
+
 static bool blk_handle(struct virtio_device *dev, struct virtq *q, struct virtq_chain *chain)
 {
 	struct virtio_blk *blk = (struct virtio_blk *)dev;
@@ -232,6 +247,7 @@ static bool blk_handle(struct virtio_device *dev, struct virtq *q, struct virtq_
 		virtq_push(q, chain->head, 0);
 		return true;
 	}
+	blk_throttle(blk, q, chain);
 	if (blk_collect(blk, chain)) {
 		if (blk->batch->count == DISK_TRANSFERS_MAX)
 			blk_submit(blk, q);
@@ -315,6 +331,11 @@ int virtio_blk_create(struct loop *loop, const struct guest_mem *mem, struct dis
 		blk->dev.device_features |= 1ull << VIRTIO_BLK_F_DISCARD | 1ull << VIRTIO_BLK_F_WRITE_ZEROES;
 	*result = blk;
 	return 0;
+}
+
+void virtio_blk_set_limit(struct virtio_blk *blk, const struct throttle_limit *limit)
+{
+	throttle_init(&blk->throttle, limit);
 }
 
 void virtio_blk_destroy(struct virtio_blk *blk)

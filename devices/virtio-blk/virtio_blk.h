@@ -10,6 +10,7 @@
 #ifndef TRVMM_DEVICES_VIRTIO_BLK_VIRTIO_BLK_H
 #define TRVMM_DEVICES_VIRTIO_BLK_VIRTIO_BLK_H
 
+#include "base/throttle.h"
 #include "devices/virtio-blk/disk.h"
 #include "devices/virtio/virtio_device.h"
 
@@ -17,6 +18,9 @@ struct virtio_blk;
 
 /* Creates the device on `disk`, which is borrowed, as `loop` and `mem` are. Returns 0 or -ENOMEM. */
 int virtio_blk_create(struct loop *loop, const struct guest_mem *mem, struct disk *disk, struct virtio_blk **blk);
+
+/* What the guest may ask of it in a second; its loop's thread sleeps when that was too much. Before it runs. */
+void virtio_blk_set_limit(struct virtio_blk *blk, const struct throttle_limit *limit);
 
 /* Frees the device, not the disk. NULL is allowed. */
 void virtio_blk_destroy(struct virtio_blk *blk);

@@ -82,6 +82,7 @@ static void push(struct virtio_vsock *vsock, const struct vsock_hdr *hdr)
 	const struct virtq_chain *chain = rx_buffer(vsock, 0);
 
 	iov_copy_in(virtq_writable(chain), chain->writable_count, 0, hdr, sizeof(*hdr));
+	vsock_charge(vsock, sizeof(*hdr) + le32_get(hdr->len));
 	virtq_push(&vsock->dev.queues[VSOCK_QUEUE_RX], chain->head, (uint32_t)sizeof(*hdr) + le32_get(hdr->len));
 	vsock->rx_first = (vsock->rx_first + 1) % VSOCK_RX_BATCH;
 	vsock->rx_held--;
@@ -192,7 +193,7 @@ void rx_pump(struct virtio_vsock *vsock)
 {
 	unsigned packets = 0;
 
-	while (vsock->dev.active && (vsock->rst_count || !list_empty(&vsock->ready))) {
+	while (vsock->dev.active && (vsock->rst_count || !list_empty(&vsock->ready)) && !vsock_is_throttled(vsock)) {
 		if (packets >= VSOCK_ROUND_PACKETS) {
 			vsock_raise_again(vsock);
 			break;

@@ -56,6 +56,28 @@ static void vsock_timer_ready(struct loop_source *source, uint32_t events)
 	vsock_leave(vsock);
 }
 
+/* ---- the limit --------------------------------------------------------------------------------------------------------------- */
+
+void virtio_vsock_set_limit(struct virtio_vsock *vsock, const struct throttle_limit *limit)
+{
+	throttle_init(&vsock->throttle, limit);
+}
+
+bool vsock_is_throttled(struct virtio_vsock *vsock)
+{
+	if (!throttle_is_on(&vsock->throttle))
+		return false;
+	const uint64_t now_ns = vsock_now_ns(), wait_ns = throttle_wait_ns(&vsock->throttle, now_ns);
+	/* Without a timer there would be no going on. */
+	return wait_ns && vsock_timer_at(vsock, now_ns + wait_ns) == 0;
+}
+
+void vsock_charge(struct virtio_vsock *vsock, uint64_t bytes)
+{
+	if (throttle_is_on(&vsock->throttle))
+		throttle_charge(&vsock->throttle, bytes, vsock_now_ns());
+}
+
 int vsock_timer_create(struct virtio_vsock *vsock)
 {
 	if (vsock->timer.fd >= 0)

@@ -49,7 +49,7 @@ static bool handle_tx(struct virtio_device *dev, struct virtq *q, struct virtq_c
 	struct vsock_hdr hdr;
 
 	/* Any packet may need a RST in answer. */
-	if (vsock->rst_count == VSOCK_RST_FIFO || vsock->tx_budget == 0) {
+	if (vsock->rst_count == VSOCK_RST_FIFO || vsock->tx_budget == 0 || vsock_is_throttled(vsock)) {
 		vsock->tx_stalled = true;
 		return false;
 	}
@@ -58,6 +58,7 @@ static bool handle_tx(struct virtio_device *dev, struct virtq *q, struct virtq_c
 	 * answered. */
 	if (iov_copy_out(virtq_readable(chain), chain->readable_count, 0, &hdr, sizeof(hdr)) == sizeof(hdr))
 		vsock_receive(vsock, &hdr, chain);
+	vsock_charge(vsock, chain->readable_bytes);
 	virtq_push(q, chain->head, 0);
 	return true;
 }
@@ -95,7 +96,7 @@ void vsock_leave(struct virtio_vsock *vsock)
 			settle(vsock);
 			rx_pump(vsock);
 		}
-		if (vsock->dev.active && vsock->tx_stalled && vsock->rst_count < VSOCK_RST_FIFO)
+		if (vsock->dev.active && vsock->tx_stalled && vsock->rst_count < VSOCK_RST_FIFO && !vsock_is_throttled(vsock))
 			vsock_raise_again(vsock);
 	}
 	vsock->depth--;

@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/throttle.h"
 #include "devices/virtio/virtio_device.h"
 
 #define VSOCK_HOST_CID 2
@@ -76,6 +77,9 @@ int virtio_vsock_create(struct loop *loop, const struct guest_mem *mem, uint32_t
  * allowed.
  */
 void virtio_vsock_destroy(struct virtio_vsock *vsock);
+
+/* What may go through the device in a second, in both directions together: packets and their bytes. What is more waits. */
+void virtio_vsock_set_limit(struct virtio_vsock *vsock, const struct throttle_limit *limit);
 
 struct virtio_vsock_stats {
 	unsigned connections; /* now */

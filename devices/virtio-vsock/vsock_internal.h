@@ -187,6 +187,7 @@ struct virtio_vsock {
 	uint64_t hash_key;
 	unsigned conn_count;
 	uint64_t to_guest_bytes, from_guest_bytes; /* payload, of all connections */
+	struct throttle throttle;
 	struct vsock_link all;
 	struct vsock_link ready; /* have something for the rx queue, in the order of their turns */
 	struct vsock_link connecting; /* REQUEST not answered, oldest first */
@@ -248,6 +249,11 @@ const struct vsock_service *vsock_find_service(const struct virtio_vsock *vsock,
 int vsock_timer_create(struct virtio_vsock *vsock);
 
 /* Sees to it that what is due at `deadline_ns` (CLOCK_MONOTONIC) is looked after then. Returns 0 or -errno. */
+/* Whether the limit is reached: nothing is moved then, and the timer calls when it may be. */
+bool vsock_is_throttled(struct virtio_vsock *vsock);
+/* A packet of so many bytes was moved. */
+void vsock_charge(struct virtio_vsock *vsock, uint64_t bytes);
+
 int vsock_timer_at(struct virtio_vsock *vsock, uint64_t deadline_ns);
 uint64_t vsock_now_ns(void);
 

@@ -195,3 +195,78 @@ Test(cow, errors_of_the_base_come_through)
 	cr_assert(cow_readv(cow, 0, &iov, 1) == 0 && bytes[1] == base_byte(1));
 	cow_destroy(cow);
 }
+
+/* ---- the quota --------------------------------------------------------------------------------------------------------------- */
+
+static int put(struct cow *cow, uint64_t offset, size_t length)
+{
+	static uint8_t bytes[8 * BLOCK];
+	const struct iovec iov = { bytes, length };
+	return cow_writev(cow, offset, &iov, 1);
+}
+
+Test(cow, quota_bounds_what_is_changed)
+{
+	struct counter counter = { 0 };
+	struct cow *cow;
+	cr_assert(cow_create(100 * BLOCK, base_readv, &counter, &cow) == 0);
+	cow_set_quota(cow, 4 * BLOCK + BLOCK / 2);
+	cr_expect_eq(put(cow, 10 * BLOCK, 3 * BLOCK), 0);
+	cr_expect_eq(put(cow, 50 * BLOCK, 2 * BLOCK), -ENOSPC, "one block is left");
+	uint64_t end;
+	cr_expect_eq(cow_run(cow, 50 * BLOCK, &end), COW_BASE, "nothing of it was done");
+	cr_expect_eq(put(cow, 50 * BLOCK + 100, 10), 0, "a part of a block is a block");
+	cr_expect_eq(put(cow, 60 * BLOCK, 1), -ENOSPC);
+	/* What is changed already may change again. */
+	cr_expect_eq(put(cow, 10 * BLOCK, 3 * BLOCK), 0);
+	cr_expect_eq(put(cow, 50 * BLOCK, BLOCK), 0);
+	cr_expect_eq(put(cow, 12 * BLOCK, 2 * BLOCK), -ENOSPC, "partly new");
+	/* Discarding gives back: blocks that were written, and no others. */
+	cr_expect_eq(cow_zero(cow, 11 * BLOCK, 20 * BLOCK), 0);
+	cr_expect_eq(cow_zero(cow, 11 * BLOCK, 20 * BLOCK), 0);
+	cr_expect_eq(put(cow, 70 * BLOCK, 3 * BLOCK), -ENOSPC);
+	cr_expect_eq(put(cow, 70 * BLOCK, 2 * BLOCK), 0);
+	cr_expect_eq(put(cow, 80 * BLOCK, BLOCK), -ENOSPC);
+	/* A failure of the base takes nothing. */
+	cr_expect_eq(cow_zero(cow, 70 * BLOCK, BLOCK), 0);
+	counter.fail = -EIO;
+	cr_expect_eq(put(cow, 90 * BLOCK + 1, 10), -EIO);
+	counter.fail = 0;
+	cr_expect_eq(put(cow, 91 * BLOCK, BLOCK), 0);
+	cr_expect_eq(put(cow, 92 * BLOCK, BLOCK), -ENOSPC);
+	cow_destroy(cow);
+}
+
+/* The count is never wrong, whatever is done: a disk with a quota refuses exactly when a model does. */
+Test(cow, quota_counts_as_a_model_does)
+{
+	enum { BLOCKS = 64, QUOTA = 20 };
+	struct counter counter = { 0 };
+	struct cow *cow;
+	bool written[BLOCKS] = { false };
+	uint64_t state = 7;
+	cr_assert(cow_create(BLOCKS * BLOCK, base_readv, &counter, &cow) == 0);
+	cow_set_quota(cow, QUOTA * BLOCK);
+	for (unsigned round = 0; round < 20000; round++) {
+		const unsigned first = (unsigned)(random_next(&state) % BLOCKS);
+		const unsigned count = (unsigned)(random_next(&state) % 8) + 1;
+		const unsigned last = first + count > BLOCKS ? BLOCKS : first + count;
+		unsigned total = 0, more = 0;
+		for (unsigned i = 0; i < BLOCKS; i++)
+			total += written[i];
+		for (unsigned i = first; i < last; i++)
+			more += !written[i];
+		const bool zero = random_next(&state) % 3 == 0;
+		if (zero) {
+			cr_assert_eq(cow_zero(cow, first * BLOCK, (last - first) * BLOCK), 0);
+		} else {
+			const int wanted = more && total + more > QUOTA ? -ENOSPC : 0;
+			cr_assert_eq(put(cow, first * BLOCK, (last - first) * BLOCK), wanted, "round %u", round);
+			if (wanted)
+				continue;
+		}
+		for (unsigned i = first; i < last; i++)
+			written[i] = !zero;
+	}
+	cow_destroy(cow);
+}

@@ -230,6 +230,18 @@ Test(blk, read_gives_the_sectors)
 	cr_assert_eq(interrupts, 1);
 }
 
+Test(blk, a_limit_makes_requests_wait)
+{
+	/* 100 at once, and then one in 10 ms. */
+	virtio_blk_set_limit(blk, &(struct throttle_limit){ .ops_per_s = 100 });
+	const uint64_t begin = throttle_now_ns();
+	for (unsigned i = 0; i < 110; i++) {
+		cr_assert_eq(request(VIRTIO_BLK_T_IN, 3, 512, false), 513);
+		cr_assert_eq(status(), VIRTIO_BLK_S_OK);
+	}
+	cr_expect(throttle_now_ns() - begin >= 80000000);
+}
+
 Test(blk, write_changes_the_sectors_and_no_others)
 {
 	uint8_t before[DISK_BYTES];

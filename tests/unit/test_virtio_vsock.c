@@ -85,6 +85,40 @@ Test(vsock, every_packet_of_a_connection_carries_both_credit_fields)
 	close(fd);
 }
 
+static void wait_a_moment(void)
+{
+	loop_round(drv.loop, 10);
+	drv_settle(&drv);
+}
+
+Test(vsock, a_limit_makes_packets_wait_in_both_directions)
+{
+	char buffer[4096] = "";
+	const uint64_t begin = throttle_now_ns();
+	const int fd = drv_open(&drv, 5000);
+	size_t back = 0;
+
+	/* 20000 bytes at once, and then 20000 a second. */
+	virtio_vsock_set_limit(drv.vsock, &(struct throttle_limit){ .bytes_per_s = 20000 });
+	for (unsigned i = 0; i < 6; i++)
+		drv_send_data(&drv, 5000, 1024, buffer, sizeof(buffer));
+	for (unsigned i = 0; i < 6; i++)
+		for (size_t got = 0; got < sizeof(buffer);) {
+			wait_a_moment();
+			const ssize_t n = recv(fd, buffer, sizeof(buffer) - got, MSG_DONTWAIT);
+			got += n > 0 ? (size_t)n : 0;
+		}
+	cr_expect(throttle_now_ns() - begin >= 30000000, "the sixth waits until the first five are paid");
+	cr_assert(write(fd, buffer, sizeof(buffer)) == sizeof(buffer));
+	while (back < sizeof(buffer)) {
+		wait_a_moment();
+		while (drv_receive_op(&drv) == VSOCK_OP_RW)
+			back += drv.packet.len;
+	}
+	cr_expect(throttle_now_ns() - begin >= 200000000, "and what follows for that");
+	virtio_vsock_set_limit(drv.vsock, &(struct throttle_limit){ .ops_per_s = 0 });
+}
+
 Test(vsock, request_to_port_without_service_is_reset)
 {
 	drv_send(&drv, VSOCK_OP_REQUEST, 5000, 77);
