@@ -159,6 +159,7 @@ struct fs_server {
 	bool read_only, writeback_wanted;
 	bool privileged; /* true ids; else one host user, and ids kept in xattrs: fs_kept.c */
 	bool xattrs; /* the file system has user xattrs */
+	bool root_is_proc;
 	bool flush_matters; /* a network file system, where close() may fail */
 	uid_t uid; /* who we are */
 	gid_t gid;

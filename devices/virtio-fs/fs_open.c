@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -77,6 +79,17 @@ static int add_file(struct fs_server *server, struct fs_node *node, int fd, int 
 	return result;
 }
 
+/*
+ * Files of procfs are not: one of them is this process's own memory. (A share of / has it, and the guest its own.) Other file systems than the
+ * share's are asked what they are.
+ */
+static bool is_of_proc(const struct fs_server *server, const struct fs_node *node, int path_fd)
+{
+	struct statfs fs;
+	return node->identity.dev == server->root_dev ? server->root_is_proc
+						      : fstatfs(path_fd, &fs) || fs.f_type == PROC_SUPER_MAGIC;
+}
+
 static int open_host(struct fs_server *server, struct fs_node *node, uint32_t flags, bool kill_set_ids, struct fuse_open_out *out)
 {
 	if (!S_ISREG(node->identity.type))
@@ -87,7 +100,7 @@ static int open_host(struct fs_server *server, struct fs_node *node, uint32_t fl
 	if (path_fd < 0)
 		return path_fd;
 	const int host = host_flags(server, flags);
-	const int fd = fs_reopen(server, path_fd, host);
+	const int fd = is_of_proc(server, node, path_fd) ? -EACCES : fs_reopen(server, path_fd, host);
 	if (fd >= 0 && host & O_TRUNC && (kill_set_ids || node->marked))
 		fs_drop_privileges(server, node, fd, kill_set_ids);
 	return add_file(server, node, fd, host, out);
@@ -205,7 +218,8 @@ static int open_new(struct fs_request *request, int parent_fd, int fd, const cha
 			close(fd);
 			fs_node_close(server, node);
 		} else {
-			result = add_file(server, node, fd, host_flags(server, in->flags), &created->open);
+			/* It is as good as truncated: what it was like before need not be asked. */
+			result = add_file(server, node, fd, host_flags(server, in->flags) | O_TRUNC, &created->open);
 			if (result)
 				fs_node_forget(server, created->entry.nodeid, 1);
 		}

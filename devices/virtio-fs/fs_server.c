@@ -126,7 +126,9 @@ static int open_share(struct fs_server *server, const struct fs_config *config, 
 	if (readable < 0)
 		return share_error(err, readable, config->path);
 	server->xattrs = fgetxattr(readable, FS_KEPT_PREFIX "stat", NULL, 0) >= 0 || errno == ENODATA;
-	server->flush_matters = fstatfs(readable, &fs) == 0 && is_network(&fs);
+	const bool known = fstatfs(readable, &fs) == 0;
+	server->flush_matters = known && is_network(&fs);
+	server->root_is_proc = known && fs.f_type == PROC_SUPER_MAGIC;
 	if (S_ISDIR(stx.stx_mode))
 		server->root_dir_fd = readable;
 	else

@@ -6,7 +6,8 @@
  *
  * - No request reaches anything outside of the directory. Names are one component, checked, and resolved beneath an O_PATH descriptor of the
  *   parent (openat2: RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS); symlinks are data.
- * - Only regular files and directories are ever opened for more than O_PATH; devices, fifos and sockets of the share are never opened.
+ * - Only regular files and directories are ever opened for more than O_PATH; devices, fifos and sockets of the share are never opened, and
+ *   neither are the files of a procfs in it.
  * - The descriptors and the memory that a client can make it hold are bounded.
  *
  * Threads: fs_server_handle() is called by several threads at once, on different requests, each of which called fs_server_enter_thread() at
@@ -18,7 +19,7 @@
  * CAP_SETGID, all of which have to be there at creation for it to keep true ids. It uses these system calls beside those of any program:
  * openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync, syncfs, ftruncate, fchmod, fchmodat, fchown,
  * fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr, fsetxattr, flistxattr,
- * fremovexattr, setfsuid, setfsgid, capset, dup, lseek.
+ * fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
 #define TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H

@@ -84,6 +84,10 @@ ssize_t fs_do_getxattr(struct fs_request *request)
 		result = host_name(name, host, -ENODATA);
 	if (result)
 		return result;
+	/* The client's kernel asks for these before it writes to a file for the first time. */
+	const bool capability = strcmp(name, CAPABILITY) == 0;
+	if (capability && !request->node->marked && !request->server->privileged)
+		return -ENODATA;
 	const int fd = open_attributes(request, -ENODATA);
 	if (fd < 0)
 		return fd;
@@ -93,7 +97,7 @@ ssize_t fs_do_getxattr(struct fs_request *request)
 		return -ENOMEM;
 	}
 	ssize_t length = fgetxattr(fd, host, value, size);
-	if (length < 0 && errno == ENODATA && request->server->privileged && strcmp(name, CAPABILITY) == 0)
+	if (length < 0 && errno == ENODATA && request->server->privileged && capability)
 		length = fgetxattr(fd, name, value, size);
 	result = length < 0 ? -errno : answer_value(request, value, (size_t)length);
 	free(value);

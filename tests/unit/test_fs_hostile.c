@@ -420,6 +420,24 @@ Test(fs_hostile, devices_fifos_and_sockets_of_the_host_are_never_opened)
 	close(listener);
 }
 
+Test(fs_hostile, the_memory_of_this_process_is_no_file)
+{
+	uint64_t id, fh;
+	char path[64];
+	struct fs_config config = { .cache = FS_CACHE_AUTO, .path = "/", .read_only = true };
+	snprintf(path, sizeof(path), "proc/%d/mem", getpid());
+	start(config);
+	cr_assert(fsc_walk(c, path, &id) == 0 && fsc_open(c, id, O_RDONLY, &fh) == -EACCES);
+	fsc_free(c);
+	config.path = "/proc";
+	start(config);
+	cr_assert(fsc_walk(c, path + 5, &id) == 0 && fsc_open(c, id, O_RDONLY, &fh) == -EACCES);
+	/* The links of procfs that lead anywhere are data. */
+	snprintf(path, sizeof(path), "%d/root", getpid());
+	cr_assert(fsc_walk(c, path, &id) == 0 && S_ISLNK(fsc_entry(c)->attr.mode));
+	cr_assert(fsc_opendir(c, id, &fh) == -ENOTDIR);
+}
+
 /* ---- races ------------------------------------------------------------------------------------------------------------------------ */
 
 static atomic_bool racing;
