@@ -15,8 +15,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Directories within each other that are opened to find one; each takes stack. */
-#define DEPTH_MAX 1024u
+/* Directories that are opened to find one file: more than a path may have components, twice, because others need descriptors meanwhile. */
+#define STEPS_MAX 4096u
 
 int fs_statx(int fd, const char *name, struct statx *stx)
 {
@@ -101,23 +101,49 @@ int fs_node_give_fd(struct fs_server *server, struct fs_node *node, int fd)
 	return result;
 }
 
-/* The descriptor if there is one, as open; else where the file is: `name` has room for one, *parent is a reference. */
-static int open_or_place(struct fs_server *server, struct fs_node *node, char *name, struct fs_node **parent)
+/* Where a file without a descriptor is: the directory that is known to have it, open as by fs_node_open() and with a reference. */
+struct place {
+	struct fs_node *parent;
+	int parent_fd;
+	char name[FS_NAME_MAX + 1];
+};
+
+static void leave_place(struct fs_server *server, const struct place *place)
 {
-	int fd = -1;
+	fs_node_close(server, place->parent);
+	fs_node_put(server, place->parent);
+}
+
+/*
+ * The descriptor if there is one, as open. Else *missing becomes a reference to the topmost of those above it (or itself) that have none, and
+ * *place is where that one is. Returns the descriptor, -EAGAIN for the second, or -ESTALE.
+ */
+static int open_or_place(struct fs_server *server, struct fs_node *node, struct fs_node **missing, struct place *place)
+{
+	int result = -ESTALE;
 
 	pthread_mutex_lock(&server->lock);
 	if (node->fd >= 0) {
 		node->fd_users++;
 		node->recent = true;
-		fd = node->fd;
-	} else if (node->parent && node->name) {
-		memcpy(name, node->name, strlen(node->name) + 1);
-		*parent = node->parent;
-		node->parent->refs++;
+		result = node->fd;
+	} else {
+		while (node->parent && node->name && node->parent->fd < 0)
+			node = node->parent;
+		if (node->parent && node->name) {
+			memcpy(place->name, node->name, strlen(node->name) + 1);
+			place->parent = node->parent;
+			place->parent->refs++;
+			place->parent->fd_users++;
+			place->parent->recent = true;
+			place->parent_fd = place->parent->fd;
+			node->refs++;
+			*missing = node;
+			result = -EAGAIN;
+		}
 	}
 	pthread_mutex_unlock(&server->lock);
-	return fd >= 0 || *parent ? fd : -ESTALE;
+	return result;
 }
 
 static int stale_when_missing(int result)
@@ -125,24 +151,14 @@ static int stale_when_missing(int result)
 	return result == -ENOENT || result == -ENOTDIR || result == -ELOOP ? -ESTALE : result;
 }
 
-static int node_open(struct fs_server *server, struct fs_node *node, unsigned depth)
+/* Opens what is at the place, if it is the node's file. The node is open then. */
+static int open_at_place(struct fs_server *server, struct fs_node *node, const struct place *place)
 {
-	char name[FS_NAME_MAX + 1];
-	struct fs_node *parent = NULL;
-
-	const int known = open_or_place(server, node, name, &parent);
-	if (!parent)
-		return known;
-	int fd = depth < DEPTH_MAX ? node_open(server, parent, depth + 1) : -ESTALE;
-	if (fd >= 0) {
-		fd = stale_when_missing(open_beneath(fd, name));
-		fs_node_close(server, parent);
-	}
-	fs_node_put(server, parent);
-	if (fd < 0)
-		return fd;
-
 	struct statx stx;
+
+	const int fd = open_beneath(place->parent_fd, place->name);
+	if (fd < 0)
+		return stale_when_missing(fd);
 	int result = fs_statx(fd, "", &stx);
 	if (!result && !is_same(node, &stx))
 		result = -ESTALE;
@@ -150,13 +166,29 @@ static int node_open(struct fs_server *server, struct fs_node *node, unsigned de
 		close(fd);
 		return result;
 	}
-	result = fs_node_give_fd(server, node, fd);
-	return result ? result : node->fd; /* which stays the same as long as we use it */
+	return fs_node_give_fd(server, node, fd);
 }
 
 int fs_node_open(struct fs_server *server, struct fs_node *node)
 {
-	return node_open(server, node, 0);
+	/* From the top down; what was opened may be closed again for others before the next step. */
+	for (unsigned steps = 0; steps < STEPS_MAX; steps++) {
+		struct fs_node *missing = NULL;
+		struct place place;
+		int result = open_or_place(server, node, &missing, &place);
+		if (result != -EAGAIN)
+			return result;
+		result = open_at_place(server, missing, &place);
+		leave_place(server, &place);
+		const bool reached = missing == node;
+		const int fd = result ? result : missing->fd; /* stays the same as long as we use it */
+		if (!result && !reached)
+			fs_node_close(server, missing);
+		fs_node_put(server, missing);
+		if (result || reached)
+			return fd;
+	}
+	return -ESTALE;
 }
 
 void fs_node_close(struct fs_server *server, struct fs_node *node)
@@ -168,27 +200,28 @@ void fs_node_close(struct fs_server *server, struct fs_node *node)
 
 int fs_node_statx(struct fs_server *server, struct fs_node *node, struct statx *stx)
 {
-	char name[FS_NAME_MAX + 1];
-	struct fs_node *parent = NULL;
+	struct fs_node *missing = NULL;
+	struct place place;
 
 	if (node->kind == FS_NODE_EXTRA)
 		return fs_statx(server->extra_fd, "", stx);
-	const int fd = open_or_place(server, node, name, &parent);
-	if (!parent) {
-		if (fd < 0)
-			return fd;
-		const int result = fs_statx(fd, "", stx);
-		fs_node_close(server, node);
-		return result;
+	int result = open_or_place(server, node, &missing, &place);
+	if (result == -EAGAIN && missing == node) {
+		/* No descriptor is spent on a file of which nothing but attributes is wanted. */
+		result = stale_when_missing(fs_statx(place.parent_fd, place.name, stx));
+		leave_place(server, &place);
+		fs_node_put(server, node);
+		return !result && !is_same(node, stx) ? -ESTALE : result;
 	}
-	/* No descriptor is spent on files of which nothing but attributes is wanted. */
-	const int parent_fd = node_open(server, parent, 0);
-	int result = parent_fd < 0 ? parent_fd : stale_when_missing(fs_statx(parent_fd, name, stx));
-	if (parent_fd >= 0)
-		fs_node_close(server, parent);
-	if (!result && !is_same(node, stx))
-		result = -ESTALE;
-	fs_node_put(server, parent);
+	if (result == -EAGAIN) { /* directories above have none either */
+		leave_place(server, &place);
+		fs_node_put(server, missing);
+		result = fs_node_open(server, node);
+	}
+	if (result < 0)
+		return result;
+	result = fs_statx(result, "", stx);
+	fs_node_close(server, node);
 	return result;
 }
 

@@ -575,6 +575,32 @@ Test(fs_hostile, descriptors_and_nodes_are_bounded)
 	cr_assert(counters.nodes == 1);
 }
 
+Test(fs_hostile, deep_trees_are_found_again)
+{
+	const unsigned depth = 1500, others = 200;
+	uint64_t at = FUSE_ROOT_ID, id, fh;
+	struct fuse_attr attr;
+	start((struct fs_config){ .cache = FS_CACHE_AUTO, .descriptors_max = 64 });
+	for (unsigned i = 0; i < depth; i++)
+		cr_assert(fsc_mkdir(c, at, "d", 0755, &at) == 0);
+	cr_assert(fsc_mknod(c, at, "file", S_IFREG | 0644, 0, &id) == 0);
+	for (unsigned round = 0; round < 2; round++) {
+		/* All their descriptors go to others. */
+		for (unsigned i = 0; i < others; i++) {
+			char name[16];
+			uint64_t other;
+			snprintf(name, sizeof(name), "o%u", i);
+			cr_assert((round ? fsc_lookup(c, FUSE_ROOT_ID, name, &other) : fsc_mkdir(c, FUSE_ROOT_ID, name, 0755, &other)) == 0);
+			cr_assert(fsc_opendir(c, other, &fh) == 0 && fsc_release(c, other, fh) == 0);
+		}
+		if (round)
+			cr_assert(fsc_open(c, id, O_RDWR, &fh) == 0 && fsc_write(c, id, fh, 0, "x", 1) == 1);
+		else
+			cr_assert(fsc_getattr(c, id, &attr) == 0 && S_ISREG(attr.mode));
+	}
+	cr_assert(count_descriptors() < 100);
+}
+
 struct stream {
 	uint8_t *seen; /* of the files that stay */
 	unsigned count, twice;
