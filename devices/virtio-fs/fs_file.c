@@ -1,6 +1,6 @@
 /*
- * Open files and directories: what the client has a file handle for. A handle is `index | generation << 32`, so that one that was released is
- * known as such when its place has another file.
+ * Open files and directories: what the client has a file handle for. A handle is `index | generation << 32`, so that one that was
+ * released is known as such when its place has another file.
  */
 #include "devices/virtio-fs/fs_internal.h"
 

@@ -26,8 +26,8 @@ bool fs_ids_privileged(void)
 }
 
 /*
- * A thread with the fsuid of an ordinary user loses its rights over files; the one to pass by permissions is taken back, because the caller's
- * supplementary groups, which may be what permits it, are known to the client's kernel alone. It has checked before it asked.
+ * A thread with the fsuid of an ordinary user loses its rights over files; the one to pass by permissions is taken back, because the
+ * caller's supplementary groups, which may be what permits it, are known to the client's kernel alone. It has checked before it asked.
  */
 static int override_permissions(void)
 {

@@ -1,9 +1,9 @@
 /*
  * What the files of the FUSE server share. fs_server.h says what the server is; each part below names the file that has it.
  *
- * Locks: fs_server.lock guards the tables of nodes and of open files and is held for some instructions only, never around a system call that
- * looks at the shared directory. fs_file.dir_lock guards the position of one open directory, and is held around getdents64() on it. Nothing
- * is locked while the second is wanted but nothing else.
+ * Locks: fs_server.lock guards the tables of nodes and of open files and is held for some instructions only, never around a system call
+ * that looks at the shared directory. fs_file.dir_lock guards the position of one open directory, and is held around getdents64() on it.
+ * Nothing is locked while the second is wanted but nothing else.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_INTERNAL_H
 #define TRVMM_DEVICES_VIRTIO_FS_FS_INTERNAL_H
@@ -34,8 +34,8 @@ enum fs_node_kind {
 };
 
 /*
- * A file that the client knows by number. Its number is `index | generation << 32`; index 1 of generation 0 is the root. A node has an O_PATH
- * descriptor only while one is wanted, and is found again by its parent and name.
+ * A file that the client knows by number. Its number is `index | generation << 32`; index 1 of generation 0 is the root. A node has an
+ * O_PATH descriptor only while one is wanted, and is found again by its parent and name.
  *
  * All but identity, kind and index, which never change, and the atomics, is guarded by fs_server.lock. A pointer to a node is good as
  * long as one of its `refs` is the holder's.
@@ -76,8 +76,8 @@ void fs_node_ref(struct fs_server *server, struct fs_node *node);
 void fs_node_put(struct fs_server *server, struct fs_node *node);
 
 /*
- * A reference to the node of the file that `stx` describes and that was just found as `name` in `parent` (NULL, NULL: nowhere), made if there
- * is none. Returns 0, -ENFILE (there are too many) or -ENOMEM.
+ * A reference to the node of the file that `stx` describes and that was just found as `name` in `parent` (NULL, NULL: nowhere), made if
+ * there is none. Returns 0, -ENFILE (there are too many) or -ENOMEM.
  */
 int fs_node_add(struct fs_server *server, const struct statx *stx, struct fs_node *parent, const char *name, struct fs_node **node);
 
@@ -330,8 +330,8 @@ struct fs_making {
 };
 
 /*
- * Gives what was just made, and is as `stx` says, the owner and mode that it should have, as far as the host did not; `stx` is as it is then.
- * Returns 0 or -errno.
+ * Gives what was just made, and is as `stx` says, the owner and mode that it should have, as far as the host did not; `stx` is as it is
+ * then. Returns 0 or -errno.
  */
 int fs_view_of_made(struct fs_server *server, struct fs_node *node, const struct fs_making *making, struct statx *stx);
 

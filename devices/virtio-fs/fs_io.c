@@ -1,6 +1,6 @@
 /*
- * File data: READ, WRITE, FLUSH, FSYNC, SYNCFS, LSEEK, FALLOCATE, COPY_FILE_RANGE. Data goes between the client's memory and the host's page
- * cache by one preadv2() or pwritev2(), with no copy of ours.
+ * File data: READ, WRITE, FLUSH, FSYNC, SYNCFS, LSEEK, FALLOCATE, COPY_FILE_RANGE. Data goes between the client's memory and the host's
+ * page cache by one preadv2() or pwritev2(), with no copy of ours.
  */
 #include "devices/virtio-fs/fs_internal.h"
 

@@ -76,6 +76,7 @@ static int make_on_host(const struct fs_server *server, const struct fs_making *
 	}
 }
 
+/* `target` is a symlink's. */
 static ssize_t make(struct fs_request *request, struct fs_making *making, const char *target)
 {
 	struct fs_server *server = request->server;
@@ -109,13 +110,13 @@ ssize_t fs_do_mknod(struct fs_request *request)
 		return -EINVAL;
 	if (S_ISCHR(mode) || S_ISBLK(mode))
 		decode_dev(request->args.mknod.rdev, &making);
-	return make(request, &making, NULL);
+	return make(request, &making, "");
 }
 
 ssize_t fs_do_mkdir(struct fs_request *request)
 {
 	struct fs_making making = { .mode = S_IFDIR | (request->args.mkdir.mode & 07777) };
-	return make(request, &making, NULL);
+	return make(request, &making, "");
 }
 
 ssize_t fs_do_symlink(struct fs_request *request)

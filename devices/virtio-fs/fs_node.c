@@ -1,6 +1,6 @@
 /*
- * The table of nodes: which number the client has for which file. The numbers, the counts of lookups and the names are ours; the client only
- * says how much of what it was given it forgets.
+ * The table of nodes: which number the client has for which file. The numbers, the counts of lookups and the names are ours; the client
+ * only says how much of what it was given it forgets.
  *
  * Files are found by device, inode number and moment of birth, so that hard links are one node, and a new file that was given the inode
  * number of a removed one is another. A node holds its parent, since that is how its file is found again (fs_node_fd.c).
@@ -64,7 +64,7 @@ static void grow_buckets(struct fs_server *server)
 		return;
 	const uint32_t count = server->bucket_count;
 	struct fs_node **old = server->buckets;
-	struct fs_node **buckets = calloc((size_t)count * 2, sizeof(*buckets));
+	struct fs_node **buckets = calloc((size_t)count * 2, sizeof(struct fs_node *));
 	if (!buckets)
 		return;
 	server->buckets = buckets;

@@ -1,6 +1,6 @@
 /*
- * The descriptors of nodes. There are at most `slots_max`; when one more is wanted, the hand goes round and closes the first that nobody uses
- * and nobody used since it last came by (the clock algorithm).
+ * The descriptors of nodes. There are at most `slots_max`; when one more is wanted, the hand goes round and closes the first that nobody
+ * uses and nobody used since it last came by (the clock algorithm).
  *
  * A node without a descriptor is found again as its name in its parent. What is found has to be the same file as before, by device, inode,
  * moment of birth and type; another one there, or none, is ESTALE, upon which the client's kernel looks names up anew.
@@ -115,8 +115,8 @@ static void leave_place(struct fs_server *server, const struct place *place)
 }
 
 /*
- * The descriptor if there is one, as open. Else *missing becomes a reference to the topmost of those above it (or itself) that have none, and
- * *place is where that one is. Returns the descriptor, -EAGAIN for the second, or -ESTALE.
+ * The descriptor if there is one, as open. Else *missing becomes a reference to the topmost of those above it (or itself) that have none,
+ * and *place is where that one is. Returns the descriptor, -EAGAIN for the second, or -ESTALE.
  */
 static int open_or_place(struct fs_server *server, struct fs_node *node, struct fs_node **missing, struct place *place)
 {

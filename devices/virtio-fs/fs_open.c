@@ -15,8 +15,8 @@
 #define SAME_STAMP_NS 20000000
 
 /*
- * What of the client's flags the host is to know. O_APPEND and O_SYNC come with each write (fs_io.c); O_DIRECT is between the client and its
- * own cache.
+ * What of the client's flags the host is to know. O_APPEND and O_SYNC come with each write (fs_io.c); O_DIRECT is between the client and
+ * its own cache.
  */
 static int host_flags(const struct fs_server *server, uint32_t flags)
 {
@@ -80,8 +80,8 @@ static int add_file(struct fs_server *server, struct fs_node *node, int fd, int 
 }
 
 /*
- * Files of procfs are not: one of them is this process's own memory. (A share of / has it, and the guest its own.) Other file systems than the
- * share's are asked what they are.
+ * Files of procfs are not: one of them is this process's own memory. (A share of / has it, and the guest its own.) Other file systems
+ * than the share's are asked what they are.
  */
 static bool is_of_proc(const struct fs_server *server, const struct fs_node *node, int path_fd)
 {

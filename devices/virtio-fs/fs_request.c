@@ -1,6 +1,6 @@
 /*
- * One request: its headers are copied and checked, the node it is about is found, its names are checked, and the operation's handler makes the
- * answer. What every operation wants of a request, and leaves to be checked here, is in one table.
+ * One request: its headers are copied and checked, the node it is about is found, its names are checked, and the operation's handler
+ * makes the answer. What every operation wants of a request, and leaves to be checked here, is in one table.
  */
 #include "devices/virtio-fs/fs_internal.h"
 

@@ -4,8 +4,8 @@
  *
  * Everything in a request is hostile: lengths, node ids, file handles, names. What the server promises about the host:
  *
- * - No request reaches anything outside of the directory. Names are one component, checked, and resolved beneath an O_PATH descriptor of the
- *   parent (openat2: RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS); symlinks are data.
+ * - No request reaches anything outside of the directory. Names are one component, checked, and resolved beneath an O_PATH descriptor of
+ *   the parent (openat2: RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS); symlinks are data.
  * - Only regular files and directories are ever opened for more than O_PATH; devices, fifos and sockets of the share are never opened, and
  *   neither are the files of a procfs in it.
  * - The descriptors and the memory that a client can make it hold are bounded.
@@ -14,12 +14,12 @@
  * its start; the rest is called by one thread, with no request under way.
  *
  * Confinement: after fs_server_create() no path of the host is resolved but those beneath the directory and /proc/self/fd, by descriptors
- * that are open by then; an empty root and Landlock (all rights beneath the directory, REFER and TRUNCATE among them) do not disturb it. It has
- * to stay the process that it was created in. As root it acts with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETUID and
- * CAP_SETGID, all of which have to be there at creation for it to keep true ids. It uses these system calls beside those of any program:
- * openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync, syncfs, ftruncate, fchmod, fchmodat, fchown,
- * fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr, fsetxattr, flistxattr,
- * fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek.
+ * that are open by then; an empty root and Landlock (all rights beneath the directory, REFER and TRUNCATE among them) do not disturb it.
+ * It has to stay the process that it was created in. As root it acts with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETUID
+ * and CAP_SETGID, all of which have to be there at creation for it to keep true ids. It uses these system calls beside those of any
+ * program: openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync, syncfs, ftruncate,
+ * fchmodat, fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr,
+ * fsetxattr, flistxattr, fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
 #define TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
@@ -45,9 +45,9 @@ struct fs_config {
 	enum fs_cache cache;
 	bool writeback; /* the client gathers writes; only with FS_CACHE_ALWAYS */
 	/*
-	 * One file that the root directory has besides its own entries, listed nowhere and hiding an entry of the same name: read-only, mode
-	 * 0555, of root. For the agent, when the share is the guest's root file system. NULL: none. The descriptor stays the caller's, and
-	 * lives as long as the server.
+	 * One file that the root directory has besides its own entries, listed nowhere and hiding an entry of the same name: read-only,
+	 * mode 0555, of root. For the agent, when the share is the guest's root file system. NULL: none. The descriptor stays the
+	 * caller's, and lives as long as the server.
 	 */
 	const char *extra_name;
 	int extra_fd;
@@ -58,8 +58,8 @@ struct fs_config {
 struct fs_server;
 
 /*
- * Opens the directory. Returns 0, or -errno with one line that names the path and the mend: -ENOENT, -EACCES, -ENOTDIR (neither directory nor
- * regular file). For a single file, the root (node 1) is a directory that holds just this file, under its own name.
+ * Opens the directory. Returns 0, or -errno with one line that names the path and the mend: -ENOENT, -EACCES, -ENOTDIR (neither directory
+ * nor regular file). For a single file, the root (node 1) is a directory that holds just this file, under its own name.
  */
 int fs_server_create(const struct fs_config *config, struct fs_server **server, struct error *err);
 
@@ -73,13 +73,13 @@ void fs_server_destroy(struct fs_server *server);
 void fs_server_reset(struct fs_server *server);
 
 /*
- * Does one request. `in` is what the client wrote (struct fuse_in_header first), `out` where the answer goes (struct fuse_out_header first), both
- * in memory that the client changes meanwhile: headers and names are copied once before they are looked at, file data goes straight between
- * the buffers and preadv2()/pwritev2(). Headers may be split over the buffers at any byte.
+ * Does one request. `in` is what the client wrote (struct fuse_in_header first), `out` where the answer goes (struct fuse_out_header
+ * first), both in memory that the client changes meanwhile: headers and names are copied once before they are looked at, file data goes
+ * straight between the buffers and preadv2()/pwritev2(). Headers may be split over the buffers at any byte.
  *
  * Returns the number of bytes written to `out` (0 when the operation has no answer: FORGET, BATCH_FORGET, or INTERRUPT), or -EPROTO when
- * there can be no answer: no whole fuse_in_header, or no room for a fuse_out_header where one is due. Every other trouble is an errno in the
- * answer. Blocks only as long as the host's file system does.
+ * there can be no answer: no whole fuse_in_header, or no room for a fuse_out_header where one is due. Every other trouble is an errno in
+ * the answer. Blocks only as long as the host's file system does.
  */
 ssize_t fs_server_handle(struct fs_server *server, const struct iovec *in, size_t in_count, const struct iovec *out,
 			 size_t out_count);

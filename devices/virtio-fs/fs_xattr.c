@@ -1,7 +1,7 @@
 /*
- * Extended attributes. Those of users are the host's. Security and trusted ones mean something to the host's kernel, so the client's are kept
- * as `user.trvmm.security.*` and `user.trvmm.trusted.*`; the file capabilities that the host itself gave to a file are shown to a client of
- * root's. The server's own `user.trvmm.*` are not there for the client. POSIX ACLs are not negotiated.
+ * Extended attributes. Those of users are the host's. Security and trusted ones mean something to the host's kernel, so the client's are
+ * kept as `user.trvmm.security.*` and `user.trvmm.trusted.*`; the file capabilities that the host itself gave to a file are shown to a
+ * client of root's. The server's own `user.trvmm.*` are not there for the client. POSIX ACLs are not negotiated.
  */
 #include "devices/virtio-fs/fs_internal.h"
 

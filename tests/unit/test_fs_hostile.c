@@ -1,6 +1,6 @@
 /*
- * devices/virtio-fs: what a hostile guest may say to the FUSE server, and what a hostile user of the host may do to the directory meanwhile.
- * Nothing outside of the share is ever opened or changed, nothing crashes, and what is held stays bounded.
+ * devices/virtio-fs: what a hostile guest may say to the FUSE server, and what a hostile user of the host may do to the directory
+ * meanwhile. Nothing outside of the share is ever opened or changed, nothing crashes, and what is held stays bounded.
  */
 #include <criterion/criterion.h>
 #include <dirent.h>
@@ -590,7 +590,9 @@ Test(fs_hostile, deep_trees_are_found_again)
 			char name[16];
 			uint64_t other;
 			snprintf(name, sizeof(name), "o%u", i);
-			cr_assert((round ? fsc_lookup(c, FUSE_ROOT_ID, name, &other) : fsc_mkdir(c, FUSE_ROOT_ID, name, 0755, &other)) == 0);
+			const int result = round ? fsc_lookup(c, FUSE_ROOT_ID, name, &other) :
+						   fsc_mkdir(c, FUSE_ROOT_ID, name, 0755, &other);
+			cr_assert(result == 0);
 			cr_assert(fsc_opendir(c, other, &fh) == 0 && fsc_release(c, other, fh) == 0);
 		}
 		if (round)

@@ -1,6 +1,7 @@
 /*
- * devices/virtio-fs: random operations, each one on a share through the FUSE server and, by the host's own system calls, on a plain directory
- * beside it. Both give the same errors, and in the end the same trees: names, types, modes, owners, sizes, link counts, contents, attributes.
+ * devices/virtio-fs: random operations, each one on a share through the FUSE server and, by the host's own system calls, on a plain
+ * directory beside it. Both give the same errors, and in the end the same trees: names, types, modes, owners, sizes, link counts,
+ * contents, attributes.
  */
 #include <criterion/criterion.h>
 #include <dirent.h>

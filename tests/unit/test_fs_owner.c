@@ -1,6 +1,6 @@
 /*
- * devices/virtio-fs: whose files are, what mode they have and what they are, for the guest and for the host, as root and as an ordinary user;
- * and extended attributes, where all that is kept.
+ * devices/virtio-fs: whose files are, what mode they have and what they are, for the guest and for the host, as root and as an ordinary
+ * user; and extended attributes, where all that is kept.
  */
 #include <criterion/criterion.h>
 #include <linux/capability.h>
