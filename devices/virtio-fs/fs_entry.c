@@ -99,7 +99,7 @@ ssize_t fs_do_lookup(struct fs_request *request)
 		fs_node_close(server, request->node);
 	}
 	/* Node 0 is a name that is not there, for as long as the client may remember it. */
-	if (result == -ENOENT && server->cache == FS_CACHE_ALWAYS) {
+	if (result == -ENOENT && server->cache == FS_CACHE_ALWAYS && !server->folds_case) {
 		entry.entry_valid = fs_valid_seconds(server);
 		result = 0;
 	}

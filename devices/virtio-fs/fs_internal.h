@@ -160,6 +160,7 @@ struct fs_server {
 	bool privileged; /* true ids; else one host user, and ids kept in xattrs: fs_kept.c */
 	bool xattrs; /* the file system has user xattrs */
 	bool root_is_proc;
+	bool folds_case; /* names that were not there may come to be by another one's making */
 	bool flush_matters; /* a network file system, where close() may fail */
 	uid_t uid; /* who we are */
 	gid_t gid;

@@ -56,7 +56,7 @@ static uint32_t answer_flags(const struct fs_server *server, struct fs_node *nod
 	const bool directory = flags & O_DIRECTORY;
 	switch (server->cache) {
 	case FS_CACHE_NONE:
-		return directory ? 0 : FOPEN_DIRECT_IO;
+		return directory ? 0 : FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
 	case FS_CACHE_ALWAYS:
 		return directory ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : FOPEN_KEEP_CACHE;
 	case FS_CACHE_AUTO:
@@ -140,8 +140,7 @@ ssize_t fs_do_opendir(struct fs_request *request)
 		const int path_fd = fs_node_open(server, node);
 		if (path_fd < 0)
 			return path_fd;
-		const int fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-		result = add_file(server, node, fd < 0 ? -errno : fd, O_DIRECTORY, &out);
+		result = add_file(server, node, fs_reopen(server, path_fd, O_RDONLY | O_DIRECTORY), O_DIRECTORY, &out);
 	}
 	return result ? result : fs_answer(request, &out, sizeof(out));
 }

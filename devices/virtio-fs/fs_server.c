@@ -3,11 +3,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
@@ -27,6 +29,18 @@ static bool is_network(const struct statfs *fs)
 		if ((unsigned long)fs->f_type == types[i])
 			return true;
 	return false;
+}
+
+/* Does making FOO make foo? Of the root alone: directories below mostly are as it is. */
+static bool folds_case(int fd, const struct statfs *fs)
+{
+	static const unsigned long types[] = { MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC, SMB_SUPER_MAGIC, CIFS_SUPER_MAGIC,
+					       SMB2_SUPER_MAGIC };
+	int flags = 0;
+	for (size_t i = 0; i < sizeof(types) / sizeof(*types); i++)
+		if ((unsigned long)fs->f_type == types[i])
+			return true;
+	return ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0 && flags & FS_CASEFOLD_FL;
 }
 
 static int share_error(struct error *err, int code, const char *path)
@@ -128,6 +142,7 @@ static int open_share(struct fs_server *server, const struct fs_config *config, 
 	server->xattrs = fgetxattr(readable, FS_KEPT_PREFIX "stat", NULL, 0) >= 0 || errno == ENODATA;
 	const bool known = fstatfs(readable, &fs) == 0;
 	server->flush_matters = known && is_network(&fs);
+	server->folds_case = known && folds_case(readable, &fs);
 	server->root_is_proc = known && fs.f_type == PROC_SUPER_MAGIC;
 	if (S_ISDIR(stx.stx_mode))
 		server->root_dir_fd = readable;

@@ -550,6 +550,8 @@ Test(fs_server, read_only_shares_change_nothing)
 	fs_share_file(&share, "dir/file", "content");
 	start((struct fs_config){ .cache = FS_CACHE_AUTO, .read_only = true });
 	cr_assert(fsc_walk(c, "dir", &dir) == 0 && fsc_lookup(c, dir, "file", &file) == 0);
+	const struct timespec long_ago[2] = { { .tv_sec = 1000 }, { .tv_sec = 1000 } };
+	cr_assert(utimensat(AT_FDCWD, fs_share_path(&share, "dir/file"), long_ago, 0) == 0);
 	cr_assert(stat(fs_share_path(&share, "dir/file"), &before) == 0);
 	cr_assert(fsc_open(c, file, O_WRONLY, &fh) == -EROFS && fsc_open(c, file, O_RDWR, &fh) == -EROFS);
 	cr_assert(fsc_open(c, file, O_RDONLY | O_TRUNC, &fh) == -EROFS);
@@ -573,6 +575,7 @@ Test(fs_server, read_only_shares_change_nothing)
 	fsc_add(c, &copy, sizeof(copy));
 	cr_assert(fsc_send(c) == -EROFS);
 	cr_assert(stat(fs_share_path(&share, "dir/file"), &after) == 0);
+	cr_assert(after.st_atim.tv_sec == 1000, "not even when it was read");
 	cr_assert(before.st_ctim.tv_sec == after.st_ctim.tv_sec && before.st_ctim.tv_nsec == after.st_ctim.tv_nsec);
 }
 
@@ -641,6 +644,8 @@ Test(fs_server, the_extra_file)
 	check_content("init", "the host's");
 }
 
+#define DIRECT (FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES)
+
 Test(fs_server, what_is_kept_how_long)
 {
 	static const struct {
@@ -648,7 +653,7 @@ Test(fs_server, what_is_kept_how_long)
 		uint64_t seconds;
 		uint32_t file, again, dir; /* FOPEN_ */
 	} modes[] = {
-		{ { .cache = FS_CACHE_NONE }, 0, FOPEN_DIRECT_IO, FOPEN_DIRECT_IO, 0 },
+		{ { .cache = FS_CACHE_NONE }, 0, DIRECT, DIRECT, 0 },
 		{ { .cache = FS_CACHE_AUTO }, 1, 0, FOPEN_KEEP_CACHE, 0 },
 		{ { .cache = FS_CACHE_ALWAYS, .writeback = true },
 		  86400,
