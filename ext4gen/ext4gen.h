@@ -35,7 +35,8 @@ struct ext4_options {
 	uint64_t size_bytes;   /* of the disk; 0: contents and as much again free, at least 8 GiB. Rounded down to whole blocks, and
 				  less a last group that would be too small for its own tables when every block counts; up to 16 TiB,
 				  of which a disk of exactly that size has a group less */
-	uint64_t inode_count;  /* at least so many, and those of the tree; 0: one for each 16 KiB of free space, within reason */
+	uint64_t inode_count;  /* at least so many, and those of the tree; 0: one for each 16 KiB of 9 GiB of free space, and for each
+				  64 KiB of what is beyond, within reason */
 	uint8_t uuid[16];      /* all zero: derived from the tree */
 	uint8_t hash_seed[16]; /* of directory hashes; all zero is a seed, too */
 	char label[16];        /* volume name, zero-padded */

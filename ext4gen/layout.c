@@ -21,9 +21,15 @@
  */
 #define DEFAULT_FREE_BLOCKS (8 * GIB_BLOCKS)
 
-/* Free space for which one inode is provided by default: 16 KiB, as mke2fs has it; up to as many as half a TiB gets. */
+/*
+ * Free space for which one inode is provided by default: 16 KiB, as mke2fs has it; 64 KiB of what is beyond 9 GiB, up to 8 million in all.
+ * At a mount Linux up to 6.1 at least counts, in every group that is untouched, the blocks of its inode table one by one
+ * (ext4_num_overhead_clusters): an inode for each 16 KiB of half a TiB cost more than all of the boot.
+ */
 #define BLOCKS_PER_FREE_INODE 4
-#define MAX_FREE_INODES (32u << 20)
+#define BLOCKS_PER_MORE_FREE_INODE 16
+#define MANY_FREE_BLOCKS (9 * GIB_BLOCKS)
+#define MAX_FREE_INODES (8u << 20)
 
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
@@ -43,6 +49,13 @@ static uint64_t divide_up(uint64_t a, uint64_t b)
 static uint64_t round_up(uint64_t a, uint64_t b)
 {
 	return divide_up(a, b) * b;
+}
+
+/* Inodes for free space. */
+static uint64_t free_inodes(uint64_t free_blocks)
+{
+	const uint64_t first = min_u64(free_blocks, MANY_FREE_BLOCKS);
+	return min_u64(first / BLOCKS_PER_FREE_INODE + (free_blocks - first) / BLOCKS_PER_MORE_FREE_INODE, MAX_FREE_INODES);
 }
 
 /* Inodes in each group when there shall be `inodes` in all; 0 when the groups cannot hold so many. */
@@ -112,7 +125,7 @@ static uint64_t default_blocks(const struct ext4_plan *plan, uint64_t inodes)
 {
 	const uint64_t stored = stored_blocks(plan);
 	const uint64_t free = max_u64(DEFAULT_FREE_BLOCKS, stored);
-	const uint64_t tables = divide_up(inodes + min_u64(free / BLOCKS_PER_FREE_INODE, MAX_FREE_INODES), EXT4_INODES_PER_BLOCK);
+	const uint64_t tables = divide_up(inodes + free_inodes(free), EXT4_INODES_PER_BLOCK);
 	return round_up(stored + free + tables, EXT4_BLOCKS_PER_GROUP);
 }
 
@@ -169,7 +182,7 @@ int plan_layout_choose(struct ext4_plan *plan, const struct ext4_options *option
 	/* Inodes for the free space; on a disk that is nearly full, none. */
 	uint64_t inodes = least_inodes;
 	if (options->inode_count == 0) {
-		inodes += min_u64((blocks - stored_blocks(plan)) / BLOCKS_PER_FREE_INODE, MAX_FREE_INODES);
+		inodes += free_inodes(blocks - stored_blocks(plan));
 		if (!fits(plan, blocks, inodes))
 			inodes = least_inodes;
 	}
