@@ -73,7 +73,7 @@ struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint16_t type, uint32
 	conn->guest_port = guest_port;
 	conn->state = state;
 	conn->batch = 1;
-	conn->buf_alloc = conn_grant(vsock);
+	conn->buf_alloc = conn_grant(vsock) >> vsock->grant_shift;
 	conn->rx_cnt = conn->fwd_cnt = conn->fwd_cnt_told = vsock->first_cnt;
 	conn->tx_cnt = conn->peer_fwd_cnt = vsock->first_cnt;
 	conn->closed = ends->closed;

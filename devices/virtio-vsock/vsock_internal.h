@@ -194,6 +194,7 @@ struct virtio_vsock {
 	struct vsock_link probing; /* the guest is asked for its credit from time to time */
 	struct vsock_link settle; /* callbacks due, or dead */
 	uint32_t next_host_port;
+	unsigned grant_shift; /* new connections are granted less by this power of two: 0, except in fuzzing */
 	uint32_t first_cnt; /* where the counters of new connections start: 0, except in tests of their wrap */
 
 	struct vsock_rst rst_fifo[VSOCK_RST_FIFO];

@@ -252,6 +252,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	const int listening = virtio_vsock_listen(drv.vsock, 2000, 2000, accept_various, &in);
 	assert(listening == 0);
 	drv.vsock->first_cnt = take(&in, 4);
+	drv.vsock->grant_shift = take(&in, 1) & 7; /* 2 KiB, with which backlogs are soon full */
 	drv.rx_buffer_bytes = 1 + take(&in, 2) % DRV_RX_BUFFER;
 	drv_activate(&drv, take(&in, 1) & 1);
 	while (in.left)
