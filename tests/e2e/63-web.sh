@@ -17,10 +17,11 @@ requests() { # name, ab's arguments
 }
 tcp() { # what a client of PORT sees: python's words for what happened
 	timeout 60 python3 - "$@" <<'END'
-import socket, struct, sys
+import socket, struct, sys, time
 client = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 client.sendall(b"ping")
 if sys.argv[2] == "break":
+    time.sleep(1) # the bytes are there, and more is waited for
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
     sys.exit()
@@ -47,8 +48,8 @@ else
 		nginx -c /nginx.conf
 		socat TCP-LISTEN:71,bind=127.0.0.1 SYSTEM:md5sum &
 		socat -U TCP-LISTEN:72,bind=127.0.0.1 "SYSTEM:seq 100000000 | head -c '$stream_bytes'" 2>/dev/null &
-		socat TCP-LISTEN:73,bind=127.0.0.1,linger=0,shut-close "SYSTEM:head -c 4" &
-		socat -u TCP-LISTEN:74,bind=127.0.0.1 /dev/null 2>&1 | grep -o "Connection reset by peer" &
+		socat TCP-LISTEN:73,bind=127.0.0.1,linger=0,shut-close "SYSTEM:head -c 4" 2>/dev/null &
+		socat -d -u TCP-LISTEN:74,bind=127.0.0.1 /dev/null 2>&1 | grep -o "Connection reset by peer" &
 		sleep 2; echo ready; wait' </dev/null >"$work/out" 2>"$work/err" &
 	machine=$!
 	for _ in $(seq 900); do grep -q ready "$work/out" && break; sleep 0.1; done
