@@ -11,18 +11,21 @@
 
 #define TRIES 100
 
-/* `state` last: it is the lock. */
+/* `state` last, and only when nothing else is left: it is the lock, and the sign by which registry_sweep() finds what was not finished. */
 void registry_erase(int root_fd, const char *folder, int folder_fd)
 {
 	const int listing_fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *listing = listing_fd >= 0 ? fdopendir(listing_fd) : NULL;
+	bool all = listing != NULL;
 	if (!listing && listing_fd >= 0)
 		close(listing_fd);
 	for (const struct dirent *item; listing && (item = readdir(listing));)
 		if (strcmp(item->d_name, REGISTRY_STATE) && strcmp(item->d_name, ".") && strcmp(item->d_name, ".."))
-			unlinkat(folder_fd, item->d_name, 0);
+			all &= unlinkat(folder_fd, item->d_name, 0) == 0 || errno == ENOENT;
 	if (listing)
 		closedir(listing);
+	if (!all)
+		return;
 	unlinkat(folder_fd, REGISTRY_STATE, 0);
 	unlinkat(root_fd, folder, AT_REMOVEDIR);
 }

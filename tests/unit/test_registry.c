@@ -238,6 +238,25 @@ Test(registry, half_made_and_half_removed_machines_are_swept)
 	cr_expect_eq(items(), 0);
 }
 
+Test(registry, a_removal_that_fails_is_tried_again)
+{
+	struct registry_entry *entries;
+	struct error err;
+	size_t count;
+	char command[256];
+	claim_and_die("one");
+	/* A folder is not unlinked. */
+	snprintf(command, sizeof(command), "cd %s/trvmm && mkdir one/stays && mv one .old-1", folder);
+	cr_assert_eq(system(command), 0);
+	cr_expect_eq(registry_list(&entries, &count, &err), 0);
+	snprintf(command, sizeof(command), "test -e %s/trvmm/.old-1/state", folder);
+	cr_expect_eq(system(command), 0, "the sign by which it is found stays");
+	snprintf(command, sizeof(command), "cd %s/trvmm/.old-1 && rmdir stays && : >log", folder);
+	cr_assert_eq(system(command), 0);
+	cr_expect_eq(registry_list(&entries, &count, &err), 0);
+	cr_expect_eq(items(), 0);
+}
+
 Test(registry, of_many_at_once_one_gets_the_name)
 {
 	/* A dead one is in the way, so that they also race for its removal. */
