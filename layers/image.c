@@ -56,14 +56,18 @@ static int open_place(struct image *image)
 {
 	const int flags = O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	image->fd = open(image->path, flags);
-	char *place = image->fd < 0 && errno == ENOENT ? strdup(image->path) : NULL;
+	char *place = NULL;
+	if (image->fd < 0 && errno == ENOENT && !(place = strdup(image->path)))
+		return -ENOMEM;
 	for (char *colon; place && image->fd < 0 && (colon = strrchr(place, ':'));) {
 		*colon = '\0';
 		image->reference = image->path + (colon - place) + 1;
 		image->fd = colon > place ? open(place, flags) : -1;
 	}
+	const int error = errno;
 	free(place);
-	return image->fd < 0 || fstat(image->fd, &image->st) ? -ENOENT : 0;
+	errno = error;
+	return image->fd < 0 || fstat(image->fd, &image->st) ? -errno : 0;
 }
 
 static bool is_hex_name(const char *name, size_t length)
@@ -115,11 +119,14 @@ static bool may_be_archive(const struct tar_header *headers, size_t start_bytes)
 	return false;
 }
 
-static bool file_may_be_archive(int fd)
+/* Returns 1, 0 when it is none, or -errno with a line: what cannot be read now is not taken for a layer. */
+static int file_may_be_archive(int fd, struct error *err)
 {
 	struct tar_header headers[START_BYTES / sizeof(struct tar_header)];
 	const ssize_t n = pread_up_to(fd, headers, sizeof(headers), 0);
-	return n > 0 && may_be_archive(headers, (size_t)n);
+	if (n < 0)
+		return error_set(err, (int)n, "%s", strerror((int)-n));
+	return may_be_archive(headers, (size_t)n);
 }
 
 /* Other directories have an index.json, too. */
@@ -150,12 +157,16 @@ static int inflate_archive(struct image *image, const struct codec *codec, struc
 	uint64_t size_bytes;
 	int fd = inflated_open_recalled(cache, &range, &size_bytes);
 	if (fd >= 0) {
-		if (file_may_be_archive(fd))
+		const int found = file_may_be_archive(fd, err);
+		if (found > 0)
 			return use_inflated(image, fd, size_bytes, err);
 		close(fd);
-		return 0;
+		return found;
 	}
-	if (!may_be_archive(headers, inflate_start(&range, codec, headers, sizeof(headers))))
+	const ssize_t start_bytes = inflate_start(&range, codec, headers, sizeof(headers));
+	if (start_bytes < 0)
+		return error_set(err, (int)start_bytes, "%s", strerror((int)-start_bytes));
+	if (!may_be_archive(headers, (size_t)start_bytes))
 		return 0;
 	int ret = cache->fd < 0 ? cache_open(cache, spec->cache_dir, err) : 0;
 	if (ret)
@@ -179,7 +190,7 @@ static int recognise(struct image *image, struct cache *cache, const struct laye
 	image->archive_bytes = (uint64_t)image->st.st_size;
 	const ssize_t n = pread_up_to(image->fd, head, sizeof(head), 0);
 	const struct codec *codec = n > 0 ? codec_find(head) : NULL;
-	return codec ? inflate_archive(image, codec, cache, spec, err) : file_may_be_archive(image->fd);
+	return codec ? inflate_archive(image, codec, cache, spec, err) : file_may_be_archive(image->fd, err);
 }
 
 static int find_parts(struct image *image, const struct cache *cache, struct error *err)
@@ -202,9 +213,10 @@ static int find_parts(struct image *image, const struct cache *cache, struct err
 int image_open(struct image *image, const char *path, struct cache *cache, const struct layers_spec *spec, struct error *err)
 {
 	*image = (struct image){ .path = path, .fd = -1 };
-	if (open_place(image))
+	int ret = open_place(image);
+	if (ret == -ENOENT)
 		return 0;
-	int ret = recognise(image, cache, spec, err);
+	ret = ret ? error_set(err, ret, "%s", strerror(-ret)) : recognise(image, cache, spec, err);
 	if (ret > 0)
 		ret = find_parts(image, cache, err);
 	char quoted[512];

@@ -192,15 +192,16 @@ int inflate_file(const struct file_range *from, const struct codec *codec, const
 	return ret;
 }
 
-size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length)
+ssize_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length)
 {
 	struct feed feed;
 	struct error ignored;
 	struct inflation inflation = { .codec = codec, .feed = &feed, .io = { .out = to, .out_bytes = length }, .open = true };
-	if (feed_begin(&feed, from, false, NULL))
-		return 0;
+	int ret = feed_begin(&feed, from, false, NULL);
+	if (ret)
+		return ret;
 	inflation.state = codec->create();
-	int ret = inflation.state ? codec->begin(inflation.state) : -ENOMEM;
+	ret = inflation.state ? codec->begin(inflation.state) : -ENOMEM;
 	while (!ret && inflation.open && inflation.io.out_bytes && !inflation.at_end && inflation.read_bytes < START_READ_MAX) {
 		ret = fill(&inflation, &ignored);
 		while (!ret && inflation.open && inflation.io.in_bytes && inflation.io.out_bytes)
@@ -209,5 +210,8 @@ size_t inflate_start(const struct file_range *from, const struct codec *codec, v
 	if (inflation.state)
 		codec->destroy(inflation.state);
 	feed_end(&feed, NULL);
-	return length - inflation.io.out_bytes;
+	/* What is corrupt is told when all of it is read. */
+	if (ret == -EINVAL || ret == -ENODATA || ret == -EFBIG)
+		ret = 0;
+	return ret ? ret : (ssize_t)(length - inflation.io.out_bytes);
 }

@@ -2,6 +2,8 @@
 #ifndef TRVMM_LAYERS_INFLATE_INTERNAL_H
 #define TRVMM_LAYERS_INFLATE_INTERNAL_H
 
+#include <sys/types.h>
+
 #include "layers/cache.h"
 #include "layers/inflated_file_internal.h"
 
@@ -19,8 +21,11 @@ struct inflate_target {
 int inflate_file(const struct file_range *from, const struct codec *codec, const struct inflate_limits *limits,
 		 const struct inflate_target *to, struct payload_sums *sums, struct error *err);
 
-/* The first bytes of what the range inflates to, into memory; fewer when there are no more or they are corrupt. Returns how many. */
-size_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length);
+/*
+ * The first bytes of what the range inflates to, into memory; fewer when there are no more or they are corrupt. Returns how many, or the
+ * -errno of what kept us from reading.
+ */
+ssize_t inflate_start(const struct file_range *from, const struct codec *codec, void *to, size_t length);
 
 /* The line for a layer that inflates to more than that. Returns -EFBIG. */
 int inflate_too_large(uint64_t max_bytes, struct error *err);
