@@ -217,6 +217,19 @@ fuzz-long: ## all fuzz targets for FUZZ_LONG_SECONDS altogether, and a table; se
 	$(Q)scripts/need-packages clang libclang-rt-14-dev
 	$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS='-O1 -g' run-fuzzers-long
 
+# A program whose calls a preloaded library can make fail: linked dynamically, without the checked variants of functions.
+FAULTS_MOST ?= 150
+.PHONY: faults run-faults
+run-faults: $(BUILD)/trvmm $(BUILD)/shim.so $(BUILD)/guests/boot_linux64.elf
+	$(Q)tests/faults/run $(BUILD) --most $(FAULTS_MOST)
+
+$(BUILD)/shim.so: tests/faults/shim.c
+	$(call say,LINK,$@)
+	$(Q)$(CC) -std=gnu11 $(WARNINGS) -O2 -fPIC -shared -D_GNU_SOURCE -o $@ $< -ldl
+
+faults: ## make each call of a short run fail in turn: malloc, read, write, mmap, ioctl and others
+	$(Q)$(MAKE) BUILD=$(BUILD)/faults LDFLAGS_MAIN='-pie -Wl,-z,relro,-z,now' HARDEN= run-faults
+
 demo: all ## build all and show a run, directly or in the lab
 	$(Q)scripts/demo
 
