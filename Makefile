@@ -230,6 +230,11 @@ $(BUILD)/shim.so: tests/faults/shim.c
 faults: ## make each call of a short run fail in turn: malloc, read, write, mmap, ioctl and others
 	$(Q)$(MAKE) BUILD=$(BUILD)/faults LDFLAGS_MAIN='-pie -Wl,-z,relro,-z,now' HARDEN= run-faults
 
+SOAK_RUNS ?= 2000
+.PHONY: soak
+soak: all ## SOAK_RUNS short lives of machines, 16 at once in the lab: nothing is left over (an hour and more)
+	$(Q)tests/lab/run --timeout 14400 --memory 8192 -- tests/soak $(SOAK_RUNS) 16
+
 demo: all ## build all and show a run, directly or in the lab
 	$(Q)scripts/demo
 
