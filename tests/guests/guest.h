@@ -12,7 +12,7 @@
  * guest_main() returns, which ends the run. A trap nobody asked for is `not ok` and ends it, too.
  *
  * Guests also run where KVM is an interpreter of one or two million instructions a second: loops are short, SSE is not used, and
- * nothing here attacks the state of the processor itself.
+ * none but cpu_attack attacks the state of the processor itself.
  */
 #ifndef TRVMM_TESTS_GUESTS_GUEST_H
 #define TRVMM_TESTS_GUESTS_GUEST_H
@@ -195,6 +195,13 @@ static inline void cpu_cli(void)
 {
 	__asm__ volatile("cli" : : : "memory");
 }
+
+/* Executes one instruction that may fault; true when it did. RDMSR stores what it read in `result`. */
+enum guest_instruction { GUEST_RDMSR, GUEST_WRMSR };
+bool guest_faults(enum guest_instruction instruction, uint32_t index, uint64_t value, uint64_t *result);
+
+/* The number of the runner's --attack; 0 without. To be asked before the boot protocol's structures are overwritten. */
+unsigned guest_attack(void);
 
 /* Sleeps until an interrupt came that was not counted when `seen` was read. Call with interrupts off; returns with them off. */
 void interrupt_sleep(unsigned pin, unsigned seen);

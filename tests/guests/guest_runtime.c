@@ -35,7 +35,7 @@ struct trap_frame {
 	uint64_t rbx, r11, r10, r9, r8, rdi, rsi, rdx, rcx, rax;
 	uint64_t vector, error, rip, cs, flags, rsp, ss;
 };
-void guest_trap(const struct trap_frame *frame);
+void guest_trap(struct trap_frame *frame);
 
 struct idt_gate {
 	uint16_t offset_low, selector, type, offset_middle;
@@ -179,6 +179,9 @@ void delay_us(uint64_t us)
 
 /* ---- traps and interrupts ---- */
 
+/* Where a fault that is expected goes on; 0: none is. */
+static volatile uint64_t fault_resume;
+
 static void idt_load(void)
 {
 	const struct {
@@ -202,7 +205,7 @@ static void idt_fill(void)
 	}
 }
 
-void guest_trap(const struct trap_frame *frame)
+void guest_trap(struct trap_frame *frame)
 {
 	if (frame->vector >= FIRST_VECTOR && frame->vector < FIRST_VECTOR + PINS) {
 		interrupts[frame->vector - FIRST_VECTOR]++;
@@ -211,6 +214,11 @@ void guest_trap(const struct trap_frame *frame)
 	}
 	if (frame->vector == VECTORS - 1)
 		return; /* spurious: not acknowledged */
+	if (fault_resume) {
+		frame->rip = fault_resume;
+		fault_resume = 0;
+		return;
+	}
 	print("\nnot ok - no trap: vector ");
 	print_hex(frame->vector);
 	print(" error ");
@@ -219,6 +227,32 @@ void guest_trap(const struct trap_frame *frame)
 	print_hex(frame->rip);
 	print("\n");
 	guest_exit();
+}
+
+bool guest_faults(enum guest_instruction instruction, uint32_t index, uint64_t value, uint64_t *result)
+{
+	uint32_t low = (uint32_t)value, high = (uint32_t)(value >> 32);
+	if (instruction == GUEST_RDMSR)
+		__asm__ volatile("movq $1f, %2; rdmsr; 1:" : "+a"(low), "+d"(high), "=m"(fault_resume) : "c"(index) : "memory");
+	else
+		__asm__ volatile("movq $1f, %2; wrmsr; 1:" : "+a"(low), "+d"(high), "=m"(fault_resume) : "c"(index) : "memory");
+	const bool faulted = fault_resume == 0;
+	fault_resume = 0;
+	if (!faulted && result)
+		*result = (uint64_t)high << 32 | low;
+	return faulted;
+}
+
+unsigned guest_attack(void)
+{
+	/* boot_params, hdr.cmd_line_ptr (Documentation/x86/boot.rst), or hvm_start_info. */
+	const uint8_t *info = (const uint8_t *)(uintptr_t)entry.info;
+	uint32_t at;
+	memcpy(&at, info + (entry.protocol == ENTRY_LINUX64 ? 0x228 : 24), sizeof(at));
+	for (const char *line = (const char *)(uintptr_t)at; *line; line++)
+		if (!memcmp(line, " attack=", 8))
+			return (unsigned)(line[8] - '0');
+	return 0;
 }
 
 static void ioapic_write(unsigned index, uint32_t value)

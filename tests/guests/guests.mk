@@ -4,8 +4,8 @@
 # A guest is one file beside the runtime, guest_*; to add one, add its name. Sanitizers and hardening are for the runner only:
 # `make BUILD=build/asan SANITIZE=address,undefined check-guests` runs the same guests under a checked VMM.
 
-GUESTS := boot_linux64 boot_pvh blk blk_attack fs fs_attack mmio_attack ping reset_race smp_race teardown transport_attack vsock vsock_attack \
-	vsock_race
+GUESTS := boot_linux64 boot_pvh blk blk_attack cpu_attack fs fs_attack mmio_attack ping reset_race smp_race teardown \
+	transport_attack vsock vsock_attack vsock_race
 # Guests of trvmm itself and not of the runner: tests/sandbox.
 SANDBOX_GUESTS := backdoor flood spin
 GUEST_RUNTIME := guest_start.S guest_runtime.c guest_virtio.c guest_blk.c guest_fs.c guest_vsock.c guest_tables.c

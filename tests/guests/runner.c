@@ -1,10 +1,11 @@
 /*
  * guest_runner: runs one test guest in a machine of libtrvmm and tells what came of it.
  *
- *   guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--fs] [--timeout S] GUEST.elf
+ *   guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--fs] [--attack N [--hangs]] [--timeout S] GUEST.elf
  *
- * --fs: with a share. --pc: with the interrupt controllers of a PC, all in KVM. --exit: the machine's process exits when its guest has ended, as the
- * product does, while other processors still run; what is told afterwards by looking at the machine is left out.
+ * --fs: with a share. --pc: with the interrupt controllers of a PC, all in KVM. --exit: the machine's process exits when its guest has
+ * ended, as the product does, while other processors still run; what is told afterwards by looking at the machine is left out. --attack: a
+ * number for the guest; the machine may then end as it likes, and with --hangs it does not end by itself.
  *
  * The machine (see world.h) runs in a child process; this one copies the results that the guest prints to its console,
  * `ok - GUEST: NAME`, `not ok - ...`, `skip - ...`, and adds those that only the host can tell: that the child lives and ends in
@@ -44,7 +45,8 @@ struct options {
 	unsigned cpus;
 	unsigned timeout_s;
 	enum boot_protocol boot;
-	bool pc, exit;
+	unsigned attack; /* 0: none */
+	bool pc, exit, hangs;
 	struct test_share share; /* --fs */
 };
 
@@ -179,7 +181,7 @@ static int prepare(struct world *world, const struct options *options, struct er
 	result = machine_create(kvm_fd, &config, world->loop, &world->machine, err);
 	if (result == 0)
 		result = make_devices(world, options, err);
-	snprintf(cmdline, sizeof(cmdline), "%s cpus=%u", WORLD_CMDLINE, options->cpus);
+	snprintf(cmdline, sizeof(cmdline), "%s cpus=%u attack=%u", WORLD_CMDLINE, options->cpus, options->attack);
 	if (result == 0)
 		result = machine_boot(world->machine, &world->kernel, options->boot, cmdline, err);
 	if (result == 0)
@@ -258,7 +260,7 @@ static void run_child(const struct options *options)
 		exit(world.end == MACHINE_RESET ? 0 : 1);
 	loop_call(world.blk_loop, nothing, NULL); /* what the disks still did is done */
 	say("# host: %s\n", world.end_detail);
-	if (world.end != MACHINE_RESET)
+	if (world.end != MACHINE_RESET && !options->attack)
 		say("not ok - host: KVM went on to the end\n");
 	/* The main loop is not running any more: what the guest left open there is closed by the device itself. */
 	virtio_vsock_destroy(world.vsock);
@@ -410,7 +412,9 @@ static int supervise(const struct options *options)
 		kill(child, SIGKILL);
 	waitpid(child, &status, 0);
 	take_bytes(&results, "\n", 1);
-	if (!in_time) {
+	if (!in_time && options->hangs && results.done) {
+		result_line(&results, "ok", "a machine that does not end is ended from outside");
+	} else if (!in_time) {
 		fail(&results, "hung");
 	} else if (WIFSIGNALED(status)) {
 		snprintf(what, sizeof(what), "the VMM lives (it died of signal %d)", WTERMSIG(status));
@@ -428,7 +432,9 @@ static int supervise(const struct options *options)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--timeout S] GUEST.elf\n");
+	fprintf(
+	    stderr,
+	    "usage: guest_runner [--cpus N] [--boot linux64|pvh] [--pc] [--exit] [--attack N [--hangs]] [--timeout S] GUEST.elf\n");
 	return 2;
 }
 
@@ -440,6 +446,8 @@ int main(int argc, char **argv)
 		{ "pc", no_argument, NULL, 'p' },
 		{ "exit", no_argument, NULL, 'e' },
 		{ "fs", no_argument, NULL, 'f' },
+		{ "attack", required_argument, NULL, 'a' },
+		{ "hangs", no_argument, NULL, 'h' },
 		{ "timeout", required_argument, NULL, 't' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -461,6 +469,10 @@ int main(int argc, char **argv)
 			options.exit = true;
 		else if (option == 'f')
 			share = true;
+		else if (option == 'h')
+			options.hangs = true;
+		else if (option == 'a' && atoi(optarg) >= 0 && atoi(optarg) <= 9)
+			options.attack = (unsigned)atoi(optarg);
 		else
 			return usage();
 	}
