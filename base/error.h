@@ -18,8 +18,8 @@ struct error {
 
 /*
  * Sets the text (printf format) and returns `code` unchanged, so that a caller writes `return error_set(err, -EINVAL, ...)`.
- * `err` may be NULL: then only the code travels. A text that is too long is cut; a control character in it, from a word that was not quoted,
- * becomes a question mark.
+ * `err` may be NULL: then only the code travels. A text that is too long is cut; a control character in it, from a word that was not
+ * quoted, becomes a question mark.
  */
 int error_set(struct error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

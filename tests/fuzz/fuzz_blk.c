@@ -43,8 +43,14 @@ static gpa_t take_place(struct input *in)
 
 static void write_header(struct input *in)
 {
-	static const uint32_t types[] = { VIRTIO_BLK_T_IN,     VIRTIO_BLK_T_OUT,	   VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-					  VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_WRITE_ZEROES, 2,		       UINT32_MAX };
+	static const uint32_t types[] = { VIRTIO_BLK_T_IN,
+					  VIRTIO_BLK_T_OUT,
+					  VIRTIO_BLK_T_FLUSH,
+					  VIRTIO_BLK_T_GET_ID,
+					  VIRTIO_BLK_T_DISCARD,
+					  VIRTIO_BLK_T_WRITE_ZEROES,
+					  2,
+					  UINT32_MAX };
 	const uint64_t how = take(in, 1);
 	const struct {
 		le32 type, reserved;
@@ -59,7 +65,8 @@ static void write_header(struct input *in)
 		const struct {
 			le64 sector;
 			le32 count, flags;
-		} range = { le64_make(take(in, 1) % 80), le32_make((uint32_t)take(in, 1) % 80), le32_make((uint32_t)take(in, 1) & 3) };
+		} range = { le64_make(take(in, 1) % 80), le32_make((uint32_t)take(in, 1) % 80),
+			    le32_make((uint32_t)take(in, 1) & 3) };
 		memcpy(fake_at(&ram, DATA_AT + 16 * i), &range, sizeof(range));
 	}
 }
@@ -94,7 +101,8 @@ static void put_request(struct input *in)
 	if (how & 0x100)
 		put(table, &count, how & 0x200 ? take_place(in) : DATA_AT + 0x4000, how & 0x400 ? take(in, 1) : 1, FAKE_WRITE);
 	if (count)
-		fake_put16(&ram, table + 16 * (count - 1) + 12, fake_get16(&ram, table + 16 * (count - 1) + 12) & ~FAKE_NEXT & 0xffff);
+		fake_put16(&ram, table + 16 * (count - 1) + 12,
+			   fake_get16(&ram, table + 16 * (count - 1) + 12) & ~FAKE_NEXT & 0xffff);
 	if (how & 1)
 		fake_desc(&drv, 0, TABLE_AT, 16 * count + (how & 0x800 ? 16 : 0), FAKE_INDIRECT, 0);
 	for (unsigned i = 0; i <= (how >> 12 & 1); i++)

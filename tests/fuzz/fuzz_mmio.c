@@ -83,13 +83,16 @@ static void some_access(struct input *in)
 /* A write of a likely value to a register that matters. */
 static void likely_write(struct input *in)
 {
-	static const uint16_t registers[] = { VIRTIO_MMIO_QUEUE_SEL,	   VIRTIO_MMIO_QUEUE_NUM,      VIRTIO_MMIO_QUEUE_READY,
-					      VIRTIO_MMIO_QUEUE_DESC_LOW,  VIRTIO_MMIO_QUEUE_AVAIL_LOW, VIRTIO_MMIO_QUEUE_USED_LOW,
-					      VIRTIO_MMIO_QUEUE_DESC_HIGH, VIRTIO_MMIO_DRIVER_FEATURES, VIRTIO_MMIO_DRIVER_FEATURES_SEL,
-					      VIRTIO_MMIO_STATUS,	   VIRTIO_MMIO_QUEUE_NOTIFY,	VIRTIO_MMIO_INTERRUPT_ACK };
+	static const uint16_t registers[] = { VIRTIO_MMIO_QUEUE_SEL,           VIRTIO_MMIO_QUEUE_NUM,
+					      VIRTIO_MMIO_QUEUE_READY,         VIRTIO_MMIO_QUEUE_DESC_LOW,
+					      VIRTIO_MMIO_QUEUE_AVAIL_LOW,     VIRTIO_MMIO_QUEUE_USED_LOW,
+					      VIRTIO_MMIO_QUEUE_DESC_HIGH,     VIRTIO_MMIO_DRIVER_FEATURES,
+					      VIRTIO_MMIO_DRIVER_FEATURES_SEL, VIRTIO_MMIO_STATUS,
+					      VIRTIO_MMIO_QUEUE_NOTIFY,        VIRTIO_MMIO_INTERRUPT_ACK };
 	const uint64_t what = take(in, 1);
 	const uint16_t reg = registers[what % 12];
-	const bool address = reg == VIRTIO_MMIO_QUEUE_DESC_LOW || reg == VIRTIO_MMIO_QUEUE_AVAIL_LOW || reg == VIRTIO_MMIO_QUEUE_USED_LOW;
+	const bool address =
+	    reg == VIRTIO_MMIO_QUEUE_DESC_LOW || reg == VIRTIO_MMIO_QUEUE_AVAIL_LOW || reg == VIRTIO_MMIO_QUEUE_USED_LOW;
 	const uint32_t before = atomic_load(&dev->status);
 	const struct virtq queue = dev->queues[0];
 
@@ -171,7 +174,8 @@ static void put_chain(struct input *in)
 	const unsigned links = config->size > 2 ? (unsigned)(how >> 5 & 3) % 3 : 0;
 	fake_table_desc(&ram, config->desc, 0, FAKE_RAM_BASE + 0x8000, length, (links ? FAKE_NEXT : 0) | rx, 1);
 	for (unsigned i = 1; i <= links; i++)
-		fake_table_desc(&ram, config->desc, i, FAKE_RAM_BASE + 0x9000 + 0x1000 * i, i == links && !rx ? 1 + (how >> 7 & 1) * 63 : 512,
+		fake_table_desc(&ram, config->desc, i, FAKE_RAM_BASE + 0x9000 + 0x1000 * i,
+				i == links && !rx ? 1 + (how >> 7 & 1) * 63 : 512,
 				(i < links ? FAKE_NEXT : 0) | (how & 0x100 ? FAKE_WRITE : rx), i + 1);
 	const uint16_t avail = fake_get16(&ram, config->avail + 2);
 	fake_put16(&ram, config->avail + 4 + 2u * (avail & (config->size - 1u)), 0);

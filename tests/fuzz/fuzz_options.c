@@ -25,7 +25,7 @@ static void one_line(int result, const struct error *err)
 
 static void command_line(char *words, size_t length)
 {
-	char *argv[WORDS_MAX + 2] = { (char *)(uintptr_t)"trvmm" };
+	char *argv[WORDS_MAX + 2] = { (char *)(uintptr_t) "trvmm" };
 	struct options options;
 	struct error err = { "" };
 	int argc = 1;
