@@ -1,6 +1,6 @@
 /*
- * A small disk in memory that asserts the contract of disk.h: what a block device hands on lies on the disk, in whole sectors, in guest RAM,
- * and changes nothing that is read-only.
+ * A small disk in memory that asserts the contract of disk.h: what a block device hands on lies on the disk, in whole sectors, in guest
+ * RAM, and changes nothing that is read-only.
  */
 #ifndef TRVMM_TESTS_FUZZ_CONTRACT_DISK_H
 #define TRVMM_TESTS_FUZZ_CONTRACT_DISK_H

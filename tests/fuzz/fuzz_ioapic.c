@@ -1,6 +1,6 @@
 /*
- * libFuzzer target: the I/O APIC. The input is a list of the guest's accesses to its page, at any offset, and of the devices' edges. Checked:
- * a message is one that a local APIC may get, a masked pin sends nothing, an edge is sent once, and none is lost.
+ * libFuzzer target: the I/O APIC. The input is a list of the guest's accesses to its page, at any offset, and of the devices' edges.
+ * Checked: a message is one that a local APIC may get, a masked pin sends nothing, an edge is sent once, and none is lost.
  */
 #include <assert.h>
 #include <stdbool.h>

@@ -1,7 +1,7 @@
 /*
- * libFuzzer target: kernel files. The first byte chooses how the rest is meant: as a file; as changes (where: 2 bytes, what: 1) to a good ELF
- * kernel; as the payload of a good bzImage; as changes to the header of one. What is accepted is loaded into a small guest's RAM and booted
- * by both protocols, up to the registers. Checked: a refusal has one line that says why.
+ * libFuzzer target: kernel files. The first byte chooses how the rest is meant: as a file; as changes (where: 2 bytes, what: 1) to a good
+ * ELF kernel; as the payload of a good bzImage; as changes to the header of one. What is accepted is loaded into a small guest's RAM and
+ * booted by both protocols, up to the registers. Checked: a refusal has one line that says why.
  */
 #include <stdlib.h>
 

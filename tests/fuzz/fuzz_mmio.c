@@ -1,10 +1,10 @@
 /*
  * libFuzzer target: the virtio-mmio transport with devices behind it. The input is what a vCPU does: accesses to the register page at any
- * offset and width, whole negotiations, writes to guest RAM where the rings may be, notifications; and the rounds of the host's loop between
- * them. The first byte chooses a disk, a read-only disk or a vsock device.
+ * offset and width, whole negotiations, writes to guest RAM where the rings may be, notifications; and the rounds of the host's loop
+ * between them. The first byte chooses a disk, a read-only disk or a vsock device.
  *
- * Checked beside the sanitizers: the disk's contract (contract_disk.h); status bits come in order; a queue that is ready does not move; a reset
- * is one.
+ * Checked beside the sanitizers: the disk's contract (contract_disk.h); status bits come in order; a queue that is ready does not move; a
+ * reset is one.
  */
 #include <fcntl.h>
 #include <linux/virtio_config.h>

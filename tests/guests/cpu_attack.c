@@ -1,6 +1,6 @@
 /*
- * Attacks by way of the processor: its ports, its MSRs, CPUID, both interrupt controllers, what the boot protocol left in memory, and the ways
- * in which a processor dies. For a KVM that has hardware virtualization, or an emulation of it, behind it: one that interprets
+ * Attacks by way of the processor: its ports, its MSRs, CPUID, both interrupt controllers, what the boot protocol left in memory, and the
+ * ways in which a processor dies. For a KVM that has hardware virtualization, or an emulation of it, behind it: one that interprets
  * instructions ends the machine at many of these, which is its own affair. The last attack ends the machine; which one that is depends on
  * the runner's `--attack N`.
  */
@@ -156,8 +156,8 @@ static void ioapic_write(uint32_t index, uint32_t value)
 
 static void test_ioapic(void)
 {
-	/* Any register in any order and width, while a device interrupts. Vectors are those of pins, and delivery is fixed, lowest priority or
-	 * reserved: others are meant to stop this very processor. */
+	/* Any register in any order and width, while a device interrupts. Vectors are those of pins, and delivery is fixed, lowest
+	 * priority or reserved: others are meant to stop this very processor. */
 	for (unsigned round = 0; round < 3000; round++) {
 		const uintptr_t at = IOAPIC + any(0x1000 - 8);
 		switch (any(6)) {
@@ -249,7 +249,7 @@ static void test_lapic(void)
 
 static void test_boot_structures(void)
 {
-	/* GDT, start info, boot_params, command line, tables: all that is below the EBDA and not ours. Page tables are in use: they stay. */
+	/* GDT, start info, boot_params, command line, tables: all below the EBDA that is not ours. Page tables are in use: they stay. */
 	for (uintptr_t at = 0x500; at < 0x9000; at += 8)
 		mmio_write64(at, (uint64_t)any(UINT32_MAX) << 32 | any(UINT32_MAX));
 	for (uintptr_t at = 0x10000; at < 0xa0000; at += 64)

@@ -1,6 +1,6 @@
 /*
- * The guest's end of virtio-vsock: whole packets in and out, one at a time, by polling; and the world's echo service at the other end. Nothing
- * here minds whether a packet makes sense.
+ * The guest's end of virtio-vsock: whole packets in and out, one at a time, by polling; and the world's echo service at the other end.
+ * Nothing here minds whether a packet makes sense.
  */
 #ifndef TRVMM_TESTS_GUESTS_GUEST_VSOCK_H
 #define TRVMM_TESTS_GUESTS_GUEST_VSOCK_H

@@ -1,6 +1,7 @@
 /*
  * A peaceful guest beside the attackers: for PINGS_US it reads a sector, sends a few bytes to the host and gets them back, again and again,
- * and each time within LATE_US. All machines share the host's processors, so that is generous; an attacker that stops its neighbour is worse.
+ * and each time within LATE_US. All machines share the host's processors, so that is generous; an attacker that stops its neighbour is
+ * worse.
  */
 #include "tests/guests/guest_vsock.h"
 

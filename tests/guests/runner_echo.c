@@ -1,4 +1,5 @@
-/* The runner's vsock services: a socket pair for each connection, and a thread that sends back what comes, or sends for ever; see runner.h. */
+/* The runner's vsock services: a socket pair for each connection, and a thread that sends back what comes, or sends for ever; see
+ * runner.h. */
 #include <errno.h>
 #include <stdatomic.h>
 #include <sys/socket.h>

@@ -1,6 +1,6 @@
 /*
- * The machine ends while all devices work and another processor does its worst to them. Run with `--cpus 2 --exit`; what is judged is the end
- * of the VMM's process. Each run ends at another moment.
+ * The machine ends while all devices work and another processor does its worst to them. Run with `--cpus 2 --exit`; what is judged is the
+ * end of the VMM's process. Each run ends at another moment.
  */
 #include "tests/guests/guest_vsock.h"
 

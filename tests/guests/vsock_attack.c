@@ -1,6 +1,6 @@
 /*
- * A hostile driver of virtio-vsock: each test is a rule that the device keeps whatever the driver does. (vsock.c has the ordinary refusals.)
- * Malformed rings stop the device until a reset; packets that break the protocol cost a RST, or their own connection.
+ * A hostile driver of virtio-vsock: each test is a rule that the device keeps whatever the driver does. (vsock.c has the ordinary
+ * refusals.) Malformed rings stop the device until a reset; packets that break the protocol cost a RST, or their own connection.
  */
 #include "tests/guests/guest_vsock.h"
 

@@ -1,6 +1,7 @@
 /*
  * Two processors and virtio-vsock: one sends and receives, the other rewrites at the same time what the device is reading, or uses the
- * device's registers. The device may serve a packet, refuse it or stop until a reset. Run with `--cpus 2`; smp_race.c is the same for disks.
+ * device's registers. The device may serve a packet, refuse it or stop until a reset. Run with `--cpus 2`; smp_race.c is the same for
+ * disks.
  */
 #include "tests/guests/guest_vsock.h"
 
