@@ -165,8 +165,12 @@ $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $(filter %.o,$^) $(filter %.a,$^) -lcriterion $(LDLIBS)
 
-# What guests run on shares.
-$(BUILD)/tests/fs-check: tests/e2e/fs-check.c | $(BUILD)/.packages
+# The FUSE server behind this machine's own FUSE client; and what guests run on shares.
+$(BUILD)/tests/fs_mount: $(BUILD)/obj/tests/shares/fs_mount.o $(BUILD)/libtrvmm.a
+	$(call say,LINK,$@)
+	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^ $(LDLIBS)
+
+$(BUILD)/tests/fs-check: tests/shares/fs-check.c | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,TOOL,$@)
 	$(Q)musl-gcc -std=gnu11 -Wall -Wextra -Werror -O2 -D_GNU_SOURCE -static -o $@ $<

@@ -302,6 +302,12 @@ static void check_maps(void)
 	const int fd = make("map", "");
 	EXPECT(ftruncate(fd, 8192) == 0);
 	char *map = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED && errno == ENODEV) {
+		printf("skip %s: files cannot be mapped without a cache\n", current);
+		close(fd);
+		unlink("map");
+		return;
+	}
 	EXPECT(map != MAP_FAILED);
 	if (map == MAP_FAILED)
 		return;
@@ -435,7 +441,7 @@ static bool map_step(int fd, bool change)
 		return true;
 	uint8_t *map = mmap(NULL, model_size, change ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, 0);
 	if (map == MAP_FAILED)
-		return false;
+		return errno == ENODEV; /* without a cache */
 	const size_t at = below((unsigned)model_size), length = 1 + below((unsigned)(model_size - at));
 	bool right = true;
 	if (change) {
