@@ -272,7 +272,10 @@ ssize_t fs_do_tmpfile(struct fs_request *request)
 	struct fs_server *server = request->server;
 	struct created created = { .entry = { .nodeid = 0 } };
 
-	int result = fs_check_parent(request->node);
+	/* The name says nothing: Linux sends "/". */
+	int result = fs_request_string(request, request->names[0], sizeof(request->names[0]));
+	if (!result)
+		result = request->in_at == request->in_stop ? fs_check_parent(request->node) : -EINVAL;
 	if (result)
 		return result;
 	if ((request->args.create.flags & O_ACCMODE) == O_RDONLY)

@@ -71,7 +71,6 @@ static const struct operation operations[] = {
 	[FUSE_COPY_FILE_RANGE] = { fs_do_copy_file_range, sizeof(struct fuse_copy_file_range_in), sizeof(struct fuse_write_out), 0,
 				   CHANGES },
 	[FUSE_SYNCFS] = { fs_do_syncfs, sizeof(struct fuse_syncfs_in), 0, 0, 0 },
-	/* The name that follows says nothing: Linux sends "/". */
 	[FUSE_TMPFILE] = { fs_do_tmpfile, sizeof(struct fuse_create_in), CREATE_BYTES, 0, CHANGES | MORE },
 };
 
