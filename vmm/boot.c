@@ -152,7 +152,7 @@ static void put_pvh_info(const struct guest_mem *mem, const struct kernel_image 
 	if (kernel->initrd_bytes) {
 		pvh.initrd = (struct hvm_modlist_entry){ .paddr = initrd, .size = kernel->initrd_bytes };
 		pvh.info.nr_modules = 1;
-		pvh.info.modlist_paddr = LAYOUT_PVH_INFO + (uint64_t)((const char *)&pvh.initrd - (const char *)&pvh);
+		pvh.info.modlist_paddr = LAYOUT_PVH_INFO + sizeof(pvh.info) + sizeof(pvh.entries);
 	}
 	pvh.info.memmap_paddr = LAYOUT_PVH_INFO + sizeof(pvh.info);
 	pvh.info.memmap_entries = map.count;

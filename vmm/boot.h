@@ -32,7 +32,8 @@ struct boot_machine {
 };
 
 /*
- * Loads `kernel`, with its initial ramdisk as high as it may lie, and writes everything that `protocol` wants: boot structures, `cmdline`, tables. Returns 0, or -errno with one line:
+ * Loads `kernel`, with its initial ramdisk as high as it may lie, and writes everything that `protocol` wants: boot structures, `cmdline`,
+ * tables. Returns 0, or -errno with one line:
  * -ENOMEM when these do not fit, -E2BIG for a command line that is too long, -ENOEXEC when the kernel has no such entry.
  */
 int boot_prepare(const struct guest_mem *mem, const struct kernel_image *kernel, enum boot_protocol protocol, const char *cmdline,

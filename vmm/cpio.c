@@ -44,14 +44,15 @@ static void align(struct cpio *cpio)
 void cpio_add(struct cpio *cpio, const char *path, mode_t mode, dev_t device, const void *contents, size_t length)
 {
 	char header[HEADER_BYTES + 1];
-	const size_t name_bytes = strlen(path) + 1;
+	const char *name = path + (*path == '/');
+	const size_t name_bytes = strlen(name) + 1;
 	if (length > UINT32_MAX)
 		cpio->failed = -EFBIG;
 	/* inode, mode, uid, gid, links, mtime, size, the device that it was on (2), the device that it is (2), length of the name, check */
 	snprintf(header, sizeof(header), "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", ++cpio->entries, mode, 0, 0,
 		 1, 0, (uint32_t)length, 0, 0, major(device), minor(device), (uint32_t)name_bytes, 0);
 	put(cpio, header, HEADER_BYTES);
-	put(cpio, path, name_bytes);
+	put(cpio, name, name_bytes);
 	align(cpio);
 	put(cpio, contents, length);
 	align(cpio);

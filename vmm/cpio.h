@@ -1,6 +1,6 @@
 /*
- * An archive for the kernel's initial root file system: cpio in the "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst
- * of the Linux kernel), in memory. All that is in it belongs to root.
+ * An archive for the kernel's initial root file system, in memory: cpio in the "newc" format, the Linux kernel's
+ * Documentation/driver-api/early-userspace/buffer-format.rst. All that is in it belongs to root.
  *
  *    0        6                                                    110
  *    | 070701 | 13 fields of 8 hex digits: inode, mode, ..., namesize, check | name, 0, up to 4 | contents, up to 4 |
@@ -20,7 +20,7 @@ struct cpio {
 	int failed; /* -errno; what is added afterwards is dropped */
 };
 
-/* Adds an entry: a path without a leading slash, whose folders were added before; `mode` with its type. `device` is for nodes. */
+/* Adds an entry: a path (a slash before it is left out), whose folders were added before; `mode` with its type. `device` is for nodes. */
 void cpio_add(struct cpio *cpio, const char *path, mode_t mode, dev_t device, const void *contents, size_t length);
 
 /* Adds the entry that ends the archive. Returns 0 or -errno: -ENOMEM, -EFBIG for contents of 4 GiB and more. */

@@ -133,8 +133,8 @@ static bool doctor_kernel(const char *path)
 	kernel_image_close(&image);
 	char mend[256] = "";
 	if (missing)
-		snprintf(mend, sizeof(mend), "%s lacks %s; build it in (=y, not =m), or give its modules: --modules /lib/modules/VERSION", path,
-			 missing);
+		snprintf(mend, sizeof(mend), "%s lacks %s; build it in (=y, not =m), or give its modules: --modules /lib/modules/VERSION",
+			 path, missing);
 	return verdict(!missing, "the guest kernel has its drivers", mend);
 }
 

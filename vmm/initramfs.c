@@ -23,21 +23,26 @@ static const struct {
 	{ "crc32c_intel", NULL },
 	{ "ext4", "the root file system" },
 	{ "vmw_vsock_virtio_transport", "the agent's connection" },
-	{ "virtiofs", NULL },
 };
+static const char shares_driver[] = "virtiofs";
 
-static int choose(const struct modules *modules, struct modules_list *list, struct error *err)
+static int missing(const struct modules *modules, const char *driver, const char *what, struct error *err)
+{
+	return error_set(err, -ENOENT, "modules '%s': there is no %s, which drives %s, and it is not built into the kernel",
+			 modules->folder, driver, what);
+}
+
+static int choose(const struct modules *modules, bool shares, struct modules_list *list, struct error *err)
 {
 	for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++) {
 		const int result = modules_add(modules, drivers[i].module, list, err);
 		if (result == -ENOENT && drivers[i].what)
-			return error_set(err, result,
-					 "modules '%s': there is no %s, which drives %s, and it is not built into the kernel",
-					 modules->folder, drivers[i].module, drivers[i].what);
+			return missing(modules, drivers[i].module, drivers[i].what, err);
 		if (result < 0 && result != -ENOENT)
 			return result;
 	}
-	return 0;
+	const int result = shares ? modules_add(modules, shares_driver, list, err) : 0;
+	return result == -ENOENT ? missing(modules, shares_driver, "shares", err) : result;
 }
 
 static int check_release(const struct modules *modules, const uint8_t *module, size_t length, const char *release,
@@ -70,7 +75,7 @@ static int add_modules(const struct modules *modules, const struct modules_list 
 			const char *dot = memmem(base, base_length, ".ko", 3);
 			char path[160];
 			snprintf(path, sizeof(path), "%s/%02zu-%.*s", INITRAMFS_MODULES, i, dot ? (int)(dot - base) : 0, base);
-			cpio_add(archive, path + 1, S_IFREG | 0600, 0, bytes, length);
+			cpio_add(archive, path, S_IFREG | 0600, 0, bytes, length);
 			fprintf(plan, "%s\n", path);
 		}
 		free(bytes);
@@ -80,30 +85,30 @@ static int add_modules(const struct modules *modules, const struct modules_list 
 	return 0;
 }
 
-static int add_all(const struct modules *modules, const char *release, bool read_only, const char *mount_data, struct cpio *archive,
-		   struct error *err)
+static int add_all(const struct modules *modules, const struct initramfs_spec *spec, struct cpio *archive, struct error *err)
 {
 	struct modules_list list = { .count = 0 };
 	char *text = NULL;
 	size_t length = 0;
-	int result = choose(modules, &list, err);
+	int result = choose(modules, spec->shares, &list, err);
 	if (result < 0)
 		return result;
 	FILE *plan = open_memstream(&text, &length);
 	if (!plan)
 		return error_set(err, -ENOMEM, "out of memory");
-	fprintf(plan, "%s %s\n", read_only ? "ro" : "rw", mount_data);
-	cpio_add(archive, "dev", S_IFDIR | 0755, 0, NULL, 0);
-	cpio_add(archive, "dev/console", S_IFCHR | 0600, makedev(5, 1), NULL, 0);
-	cpio_add(archive, INITRAMFS_ROOT + 1, S_IFDIR | 0755, 0, NULL, 0);
-	cpio_add(archive, INITRAMFS_MODULES + 1, S_IFDIR | 0700, 0, NULL, 0);
-	cpio_add(archive, INITRAMFS_INIT + 1, S_IFREG | 0700, 0, agent_blob, BLOB_SLOT_BYTES);
-	result = add_modules(modules, &list, release, archive, plan, err);
+	fprintf(plan, "%s %s %s %s %s\n", spec->read_only ? "ro" : "rw", spec->root.source, spec->root.type, spec->root.init,
+		spec->root.data);
+	cpio_add(archive, "/dev", S_IFDIR | 0755, 0, NULL, 0);
+	cpio_add(archive, "/dev/console", S_IFCHR | 0600, makedev(5, 1), NULL, 0);
+	cpio_add(archive, INITRAMFS_ROOT, S_IFDIR | 0755, 0, NULL, 0);
+	cpio_add(archive, INITRAMFS_MODULES, S_IFDIR | 0700, 0, NULL, 0);
+	cpio_add(archive, INITRAMFS_INIT, S_IFREG | 0700, 0, agent_blob, BLOB_SLOT_BYTES);
+	result = add_modules(modules, &list, spec->release, archive, plan, err);
 	const bool whole = fclose(plan) == 0;
 	if (result == 0 && (!whole || length >= INITRAMFS_PLAN_BYTES))
 		result = error_set(err, -ENOMEM, "the initial root file system: its plan is too long");
 	if (result == 0) {
-		cpio_add(archive, INITRAMFS_PLAN + 1, S_IFREG | 0600, 0, text, length);
+		cpio_add(archive, INITRAMFS_PLAN, S_IFREG | 0600, 0, text, length);
 		result = cpio_finish(archive);
 		if (result < 0)
 			error_set(err, result, "the initial root file system: %s", strerror(-result));
@@ -112,14 +117,13 @@ static int add_all(const struct modules *modules, const char *release, bool read
 	return result;
 }
 
-int initramfs_build(const char *folder, const char *release, bool read_only, const char *mount_data, struct cpio *archive,
-		    struct error *err)
+int initramfs_build(const struct initramfs_spec *spec, struct cpio *archive, struct error *err)
 {
 	struct modules modules;
 	*archive = (struct cpio){ .bytes = NULL };
-	int result = modules_open(&modules, folder, err);
+	int result = modules_open(&modules, spec->modules, err);
 	if (result == 0)
-		result = add_all(&modules, release, read_only, mount_data, archive, err);
+		result = add_all(&modules, spec, archive, err);
 	modules_close(&modules);
 	return result;
 }

@@ -10,12 +10,25 @@
 #include "base/error.h"
 #include "vmm/cpio.h"
 
+/* How the root file system is mounted. Strings without blanks, but for the data. */
+struct initramfs_root {
+	const char *source, *type;
+	const char *init; /* the agent there */
+	const char *data; /* for mount(2) */
+};
+
+struct initramfs_spec {
+	const char *modules; /* the folder: /lib/modules/VERSION */
+	const char *release; /* the kernel's version; "": not known, and not compared */
+	struct initramfs_root root;
+	bool read_only;
+	bool shares; /* the guest has virtio-fs devices */
+};
+
 /*
- * Makes it from the modules in `folder` (/lib/modules/VERSION) for the kernel of version `release` ("": not known, then it is not compared).
- * `mount_data` is what mount(2) gets for the root disk. Returns 0, or -errno with one line: modules of another version, a driver that
- * is neither there nor built in. The caller destroys `archive`, also on failure.
+ * Makes it. Returns 0, or -errno with one line: modules of another version, a driver that is neither there nor built in. The caller
+ * destroys `archive`, also on failure.
  */
-int initramfs_build(const char *folder, const char *release, bool read_only, const char *mount_data, struct cpio *archive,
-		    struct error *err);
+int initramfs_build(const struct initramfs_spec *spec, struct cpio *archive, struct error *err);
 
 #endif

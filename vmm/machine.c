@@ -365,19 +365,22 @@ int machine_start(struct machine *machine, struct error *err)
 
 int machine_watch_time(struct machine *machine)
 {
-	struct {
+	struct kvm_msr_entry entry = { .index = MSR_IA32_TSC };
+	union {
 		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = { .head = { .nmsrs = 1 }, .entry = { .index = MSR_IA32_TSC } };
+		uint8_t bytes[sizeof(struct kvm_msrs) + sizeof(entry)];
+	} msrs = { .head = { .nmsrs = 1 } };
 	struct timespec now;
 	const int fd = machine->vcpus[0].fd;
 	const int khz = ioctl(fd, KVM_GET_TSC_KHZ, 0);
 	if (khz <= 0)
 		return -ENOTSUP;
-	if (ioctl(fd, KVM_GET_MSRS, &msr) != 1 || clock_gettime(CLOCK_MONOTONIC, &now) < 0)
+	memcpy(msrs.bytes + sizeof(struct kvm_msrs), &entry, sizeof(entry));
+	if (ioctl(fd, KVM_GET_MSRS, &msrs) != 1 || clock_gettime(CLOCK_MONOTONIC, &now) < 0)
 		return -ENOTSUP;
+	memcpy(&entry, msrs.bytes + sizeof(struct kvm_msrs), sizeof(entry));
 	machine->tsc_khz = (uint64_t)khz;
-	machine->tsc = msr.entry.data;
+	machine->tsc = entry.data;
 	machine->tsc_ns = now.tv_sec * 1000000000ll + now.tv_nsec;
 	return 0;
 }

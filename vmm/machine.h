@@ -71,7 +71,7 @@ int machine_start(struct machine *machine, struct error *err);
  */
 int machine_watch_time(struct machine *machine);
 
-/* When the first vCPU's time stamp counter stood at `tsc`, in ns of CLOCK_MONOTONIC; 0 when machine_watch_time() failed or was not called. */
+/* When the first vCPU's time stamp counter stood at `tsc`, in ns of CLOCK_MONOTONIC; 0 when machine_watch_time() did not succeed before. */
 int64_t machine_time_of(const struct machine *machine, uint64_t tsc);
 
 /* Processor time that the vCPUs' threads have used. After machine_start(). */

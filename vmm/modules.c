@@ -46,8 +46,8 @@ static int read_all(int fd, size_t limit, uint8_t **bytes, size_t *length)
 /* A table of lines, as a string. What is behind a 0 byte in it does not count. */
 static int read_table(int folder_fd, const char *name, char **table)
 {
-	uint8_t *bytes;
-	size_t length;
+	uint8_t *bytes = NULL;
+	size_t length = 0;
 	const int fd = openat(folder_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
 		return -errno;
@@ -180,6 +180,11 @@ static int unpack(uint8_t **bytes, size_t *length, struct error *err)
 	return 0;
 }
 
+static bool is_elf(const uint8_t *bytes, size_t length)
+{
+	return bytes && length >= 4 && !memcmp(bytes, "\177ELF", 4);
+}
+
 int modules_read(const struct modules *modules, const struct modules_list *list, size_t index, uint8_t **bytes, size_t *length,
 		 struct error *err)
 {
@@ -196,9 +201,9 @@ int modules_read(const struct modules *modules, const struct modules_list *list,
 		close(fd);
 	if (result < 0)
 		error_set(err, result, "%s", strerror(-result));
-	else if (*length < 4 || memcmp(data, "\177ELF", 4))
+	else if (!is_elf(data, *length))
 		result = unpack(&data, length, err);
-	if (result == 0 && (*length < 4 || memcmp(data, "\177ELF", 4)))
+	if (result == 0 && !is_elf(data, *length))
 		result = error_set(err, -ENOEXEC, "is no kernel module");
 	if (result < 0) {
 		free(data);

@@ -58,9 +58,8 @@ int options_parse(int argc, char **argv, struct options *options, struct error *
 	if (result < 0)
 		return result;
 	if (options->modules && !options->kernel)
-		return error_set(err, -EINVAL, "--modules without --kernel: trvmm's own kernel has its drivers; give the kernel of the modules");
-	if (options->modules && options->root)
-		return error_set(err, -EINVAL, "--modules with --root: the initial ramdisk goes on to a disk; give one of them");
+		return error_set(err, -EINVAL,
+				 "--modules without --kernel: trvmm's own kernel has its drivers; give the kernel of the modules");
 	/* Layers may be an image, whose configuration says what to run. */
 	if (!options->command[0] && (options->layer_count || options->entrypoint))
 		return 0;

@@ -30,8 +30,8 @@
 /* What every kernel hears: its console; a panic resets at once (which ends the VM), by a triple fault. Each word costs the guest some 0.1 ms. */
 #define CMDLINE "console=ttyS0 panic=-1 reboot=t"
 /* Inode tables are computed when they are read, so little of them is read ahead (the default is 32 blocks). */
-#define ROOT_FLAGS "inode_readahead_blks=8"
-#define CMDLINE_DISK " root=/dev/vda rootfstype=ext4 rootflags=" ROOT_FLAGS " init=" AGENT_PATH
+#define DISK_FLAGS "inode_readahead_blks=8"
+#define CMDLINE_DISK " root=/dev/vda rootfstype=ext4 rootflags=" DISK_FLAGS " init=" AGENT_PATH
 #define CMDLINE_SHARE " root=" SHARES_ROOT_TAG " rootfstype=virtiofs init=/" AGENT_ROOT_NAME
 #define CMDLINE_READ_WRITE " rw"
 #define CMDLINE_READ_ONLY " ro"
@@ -192,6 +192,22 @@ static int make_session(struct run *run, struct error *err)
 	return result;
 }
 
+/* It mounts the root, as the command line asks of other kernels. */
+static int build_initramfs(const struct run *run, struct cpio *archive, struct error *err)
+{
+	const struct options *options = run->options;
+	const struct initramfs_root disk = { "/dev/vda", "ext4", AGENT_PATH, DISK_FLAGS };
+	const struct initramfs_root share = { SHARES_ROOT_TAG, "virtiofs", "/" AGENT_ROOT_NAME, "" };
+	const struct initramfs_spec spec = {
+		.modules = options->modules,
+		.release = run->kernel.release,
+		.root = options->root ? share : disk,
+		.read_only = options->read_only,
+		.shares = options->root || options->share_count,
+	};
+	return initramfs_build(&spec, archive, err);
+}
+
 static int boot(struct run *run, struct error *err)
 {
 	const struct options *options = run->options;
@@ -210,7 +226,7 @@ static int boot(struct run *run, struct error *err)
 		     options->kernel ? CMDLINE_FOREIGN : "", options->append ? " " : "",
 		     options->append ? options->append : "") < 0)
 		return error_set(err, -ENOMEM, "out of memory");
-	result = options->modules ? initramfs_build(options->modules, run->kernel.release, options->read_only, ROOT_FLAGS, &initramfs, err) : 0;
+	result = options->modules ? build_initramfs(run, &initramfs, err) : 0;
 	run->kernel.initrd = initramfs.bytes;
 	run->kernel.initrd_bytes = initramfs.length;
 	if (result == 0)

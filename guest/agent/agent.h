@@ -244,7 +244,7 @@ void wire_flush(void);
 
 /* ---- initramfs.c ------------------------------------------------------------------------------------------------------------- */
 
-/* Goes to the root disk and executes the agent there, with the same arguments. */
+/* Mounts the root and executes the agent there, with the same arguments. */
 _Noreturn void initramfs_run(char **argv);
 
 /* ---- main.c ------------------------------------------------------------------------------------------------------------------ */

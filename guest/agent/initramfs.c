@@ -1,6 +1,6 @@
 /*
- * Process 1 of a kernel whose drivers are modules, on the initial root file system (initramfs.h): loads them, mounts the root disk, and
- * goes on as the agent that lies there.
+ * Process 1 of a kernel whose drivers are modules, on the initial root file system (initramfs.h): loads them, mounts the root, and goes on
+ * as the agent that lies there.
  *
  * What is loaded is removed at once, as all of it is memory.
  */
@@ -45,15 +45,15 @@ static void load_module(const char *path)
 	unlink(path);
 }
 
-/* Takes the next line off `*at`; NULL after the last. */
-static char *next_line(char **at)
+/* Takes what is up to the next `end` off `*at`; NULL when there is none. */
+static char *next(char **at, char end)
 {
-	char *line = *at, *end = strchr(line, '\n');
-	if (!end)
+	char *word = *at, *stop = strchr(word, end);
+	if (!stop)
 		return NULL;
-	*end = '\0';
-	*at = end + 1;
-	return line;
+	*stop = '\0';
+	*at = stop + 1;
+	return word;
 }
 
 void initramfs_run(char **argv)
@@ -62,19 +62,23 @@ void initramfs_run(char **argv)
 	if (mount("dev", "/dev", "devtmpfs", MS_NOSUID, NULL) < 0)
 		fail("mount ", "/dev (CONFIG_DEVTMPFS)", errno);
 	read_plan();
-	const char *root = next_line(&at);
-	if (!root || strlen(root) < 3)
+	const char *access = next(&at, ' ');
+	const char *source = access ? next(&at, ' ') : NULL;
+	const char *type = source ? next(&at, ' ') : NULL;
+	char *init = type ? next(&at, ' ') : NULL;
+	const char *data = init ? next(&at, '\n') : NULL;
+	if (!data)
 		fail("reading ", INITRAMFS_PLAN, EINVAL);
-	for (const char *line = next_line(&at); line; line = next_line(&at))
-		load_module(line);
-	const unsigned long flags = !strncmp(root, "ro", 2) ? MS_RDONLY : 0;
-	if (mount(INITRAMFS_DISK, INITRAMFS_ROOT, INITRAMFS_FILE_SYSTEM, flags, root + 3) < 0)
-		fail("mounting the root disk ", INITRAMFS_DISK, errno);
+	for (const char *path = next(&at, '\n'); path; path = next(&at, '\n'))
+		load_module(path);
+	if (mount(source, INITRAMFS_ROOT, type, strcmp(access, "ro") ? 0 : MS_RDONLY, data) < 0)
+		fail("mounting the root ", source, errno);
 	umount2("/dev", MNT_DETACH);
 	unlink(INITRAMFS_INIT);
-	/* The root disk takes the place of the initial root, which nothing can unmount. */
+	/* The root takes the place of the initial one, which nothing can unmount. */
 	if (chdir(INITRAMFS_ROOT) < 0 || mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0)
-		fail("going to the root disk", "", errno);
-	execv(AGENT_PATH, argv);
-	fail("execute ", AGENT_PATH, errno);
+		fail("going to the root", "", errno);
+	argv[0] = init;
+	execv(init, argv);
+	fail("execute ", init, errno);
 }

@@ -2,7 +2,8 @@
  * The initial root file system, as trvmm makes it (vmm/initramfs.c) and the agent finds it (initramfs.c):
  *
  *   /init       the agent; that it runs under this name tells it where it is
- *   /plan       a line "ro DATA" or "rw DATA" for the mount of the root disk; then a line with the path of each module, in order
+ *   /plan       a line "ro|rw SOURCE TYPE INIT DATA": how to mount the root, and the agent there; then a line with the path of each module,
+ *               in order
  *   /modules/   the modules, unpacked
  *   /dev, /root empty; /dev/console, for /init's messages
  */
@@ -14,7 +15,5 @@
 #define INITRAMFS_MODULES "/modules"
 #define INITRAMFS_ROOT "/root"
 #define INITRAMFS_PLAN_BYTES 16384u
-#define INITRAMFS_DISK "/dev/vda"
-#define INITRAMFS_FILE_SYSTEM "ext4"
 
 #endif

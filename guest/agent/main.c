@@ -79,10 +79,8 @@ int main(int argc, char **argv)
 {
 	sigset_t all;
 	agent_began_tsc = __rdtsc();
-	if (argc > 0 && !strcmp(argv[0], INITRAMFS_INIT)) {
-		argv[0] = (char[]){ AGENT_PATH };
+	if (argc > 0 && !strcmp(argv[0], INITRAMFS_INIT))
 		initramfs_run(argv);
-	}
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
 	our_name = argv[0];

@@ -8,8 +8,9 @@ modules=$(echo "$DEBIAN_KERNEL"/lib/modules/*)
 vm --kernel "$vmlinuz" --modules "$modules" -- sh -c 'uname -r; touch /new && echo written; ls -d /modules /plan /init 2>/dev/null; echo err >&2; exit 7'
 check "Debian's kernel with --modules: the command's output and status" [ "$status $(tr '\n' ' ' <"$work/out")$(cat "$work/err")" = \
 	"7 ${modules##*/} written err" ]
-vm --kernel "$vmlinuz" --modules "$modules" --boot pvh --read-only --cpus 2 -- sh -c 'nproc; touch /new'
-check "... by PVH, read-only, with two processors" [ "$status $(cat "$work/out")" = "1 2" ]
+mkdir "$work/shared" && echo shared >"$work/shared/file"
+vm --kernel "$vmlinuz" --modules "$modules" --boot pvh --read-only --cpus 2 -v "$work/shared:/mnt" -- sh -c 'nproc; cat /mnt/file; touch /new'
+check "... by PVH, read-only, with two processors and a share" [ "$status $(tr '\n' ' ' <"$work/out")" = "1 2 shared " ]
 
 refuses "modules that are not there" "modules '/nowhere': No such file" --kernel "$vmlinuz" --modules /nowhere -- true
 refuses "a directory without modules" "modules '/etc': there is no modules.dep" --kernel "$vmlinuz" --modules /etc -- true

@@ -86,22 +86,32 @@ static void put_all(void)
 }
 
 /* Builds it; returns the result. The archive is unpacked to FOLDER/out when there is one. */
-static int build(const char *release, bool read_only)
+static int build_with(const char *release, bool read_only, bool shares)
 {
 	struct cpio archive;
 	char modules[512], path[512];
+	const struct initramfs_spec spec = { .modules = modules,
+					     .release = release,
+					     .root = { "/dev/x", "type", "/agent", "data=1" },
+					     .read_only = read_only,
+					     .shares = shares };
 	snprintf(modules, sizeof(modules), "%s/m", folder);
-	const int result = initramfs_build(modules, release, read_only, "data=1", &archive, &err);
+	const int result = initramfs_build(&spec, &archive, &err);
 	if (result == 0) {
 		snprintf(path, sizeof(path), "%s/archive", folder);
 		FILE *file = fopen(path, "w");
 		cr_assert(file && fwrite(archive.bytes, archive.length, 1, file) == 1 && fclose(file) == 0);
 		/* Nodes need root; their entry is seen in the list. */
 		cr_assert_eq(
-		    shell("cd '%s' && mkdir -p out && cd out && cpio -i --quiet --nonmatching dev/console <../archive", folder), 0);
+		    shell("cd '%s' && rm -rf out && mkdir out && cd out && cpio -if --quiet dev/console <../archive", folder), 0);
 	}
 	cpio_destroy(&archive);
 	return result;
+}
+
+static int build(const char *release, bool read_only)
+{
+	return build_with(release, read_only, false);
 }
 
 static void expect_file(const char *path, const char *text)
@@ -119,9 +129,11 @@ Test(initramfs, modules_in_order_each_once_and_unpacked)
 {
 	put_all();
 	cr_assert_eq(build("6.1.0-test", false), 0, "%s", err.text);
-	expect_file("plan", "rw data=1\n/modules/00-ring\n/modules/01-virtio\n/modules/02-virtio_mmio\n/modules/03-virtio-blk\n"
-			    "/modules/04-crc32c-intel\n/modules/05-jbd2\n/modules/06-crc16\n/modules/07-ext4\n/modules/08-vsock\n"
-			    "/modules/09-vmw_vsock_virtio_transport\n");
+	expect_file(
+	    "plan",
+	    "rw /dev/x type /agent data=1\n/modules/00-ring\n/modules/01-virtio\n/modules/02-virtio_mmio\n/modules/03-virtio-blk\n"
+	    "/modules/04-crc32c-intel\n/modules/05-jbd2\n/modules/06-crc16\n/modules/07-ext4\n/modules/08-vsock\n"
+	    "/modules/09-vmw_vsock_virtio_transport\n");
 	expect_file("modules/03-virtio-blk", "\177ELFk/virtio-blk.ko");
 	expect_file("modules/04-crc32c-intel", "\177ELFk/crc32c-intel.ko");
 	expect_file("init", "#!agent");
@@ -132,7 +144,7 @@ Test(initramfs, read_only)
 {
 	put_all();
 	cr_assert_eq(build("", true), 0, "%s", err.text);
-	cr_expect_eq(shell("head -n 1 '%s/out/plan' | grep -qx 'ro data=1'", folder), 0);
+	cr_expect_eq(shell("head -n 1 '%s/out/plan' | grep -qx 'ro /dev/x type /agent data=1'", folder), 0);
 }
 
 Test(initramfs, what_is_built_in_needs_no_module)
@@ -141,7 +153,20 @@ Test(initramfs, what_is_built_in_needs_no_module)
 	put_text("modules.dep", "k/virtio_mmio.ko: k/virtio.ko k/ring.ko\n");
 	put_text("modules.builtin", "k/ext4.ko\nk/virtio_blk.ko\nk/vmw_vsock_virtio_transport.ko\n");
 	cr_assert_eq(build("6.1.0-test", false), 0, "%s", err.text);
-	expect_file("plan", "rw data=1\n/modules/00-ring\n/modules/01-virtio\n/modules/02-virtio_mmio\n");
+	expect_file("plan", "rw /dev/x type /agent data=1\n/modules/00-ring\n/modules/01-virtio\n/modules/02-virtio_mmio\n");
+}
+
+Test(initramfs, shares_need_their_driver)
+{
+	put_all();
+	cr_assert_eq(build_with("", false, true), -ENOENT);
+	cr_expect(strstr(err.text, "there is no virtiofs, which drives shares"), "%s", err.text);
+	put_module("k/virtiofs.ko", "6.1.0-test");
+	put_text("modules.dep", DEP "k/virtiofs.ko: k/virtio.ko k/ring.ko\n");
+	cr_assert_eq(build_with("", false, true), 0, "%s", err.text);
+	cr_expect_eq(shell("tail -n 1 '%s/out/plan' | grep -qx /modules/10-virtiofs", folder), 0);
+	cr_assert_eq(build("", false), 0);
+	cr_expect_eq(shell("grep -q virtiofs '%s/out/plan'", folder) == 0, false);
 }
 
 Test(initramfs, refuses_a_directory_that_is_not_there)
