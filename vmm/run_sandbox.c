@@ -15,6 +15,16 @@ struct needs {
 	bool marks_cache;
 };
 
+static int add_directory(struct needs *needs, const struct sandbox_directory *directory)
+{
+	struct sandbox_directory *grown = reallocarray(needs->directories, needs->count + 1, sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	needs->directories = grown;
+	grown[needs->count++] = *directory;
+	return 0;
+}
+
 /* What the disk of `tree` (NULL: of no tree) does with files while the guest runs. */
 static int add_needs(struct needs *needs, const struct tree *tree)
 {
@@ -22,19 +32,14 @@ static int add_needs(struct needs *needs, const struct tree *tree)
 	needs->marks_cache |= tree && tree_is_inflated(tree);
 	if (more == 0)
 		return 0;
-	struct sandbox_directory *grown = reallocarray(needs->directories, needs->count + more, sizeof(*grown));
 	int *fds = calloc(more, sizeof(*fds));
-	if (grown)
-		needs->directories = grown;
-	if (!grown || !fds) {
-		free(fds);
-		return -ENOMEM;
-	}
-	tree_directories(tree, fds, more);
-	for (size_t i = 0; i < more; i++)
-		grown[needs->count++] = (struct sandbox_directory){ .fd = fds[i] };
+	int result = fds ? 0 : -ENOMEM;
+	if (fds)
+		tree_directories(tree, fds, more);
+	for (size_t i = 0; i < more && result == 0; i++)
+		result = add_directory(needs, &(struct sandbox_directory){ .fd = fds[i] });
 	free(fds);
-	return 0;
+	return result;
 }
 
 int run_close_sandbox(struct run *run, struct error *err)
@@ -50,6 +55,11 @@ int run_close_sandbox(struct run *run, struct error *err)
 	int result = add_needs(&needs, run->root.tree);
 	for (size_t i = 0; i < run->extra_disks.count && result == 0; i++)
 		result = add_needs(&needs, run->extra_disks.disks[i].tree);
+	for (size_t i = 0; i < run->shares.count && result == 0; i++) {
+		struct sandbox_directory share = { .share = true };
+		share.fd = fs_server_root(run->shares.all[i].server, &share.writable);
+		result = add_directory(&needs, &share);
+	}
 	struct sandbox_spec spec = {
 		.directories = needs.directories,
 		.directory_count = needs.count,

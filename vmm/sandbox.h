@@ -59,9 +59,10 @@ struct sandbox_report {
 
 const char *sandbox_layer_name(enum sandbox_layer layer);
 
-/* A directory that threads of SANDBOX_DISK_FILES or SANDBOX_FS open files in. */
+/* A directory (or a file, which is a share) that threads of SANDBOX_DISK_FILES or SANDBOX_FS open files in. */
 struct sandbox_directory {
-	int fd; /* the number stays; what it refers to becomes a mount of its own, where that is possible */
+	int fd; /* of one that is no share, the number stays, and what it refers to becomes a mount of its own, where that is possible */
+	bool share; /* of virtio-fs */
 	bool writable;
 };
 

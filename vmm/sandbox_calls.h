@@ -6,6 +6,7 @@
  * depends on a name of a file: where one could be given, the other layers (an empty root, no network, Landlock) are what counts.
  */
 #include <asm/ioctls.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
 #include <linux/kvm.h>
@@ -31,11 +32,16 @@
 /* Conditions on the arguments, counted from 0. */
 /* clang-format off */
 #define ANY { 0, 0, 0 }
+#define ANSWERED_BY(error) { 0, 0, error }
 #define IS(argument, value) { argument, UINT64_MAX, value }
 #define HAS_NONE_OF(argument, bits) { argument, bits, 0 }
 /* Becomes the number of this process when the program is installed. */
 #define IS_OURSELVES(argument) { argument, UINT64_MAX, SANDBOX_OWN_PID }
 /* clang-format on */
+/* What pthread_create() asks for. */
+#define THREAD_FLAGS                                                                                                               \
+	(CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID |   \
+	 CLONE_CHILD_CLEARTID)
 
 static const struct sandbox_call sandbox_calls[] = {
 	/* ---- what a thread is ---- */
@@ -151,6 +157,16 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ FS, "fsetxattr", { ANY }, "SETXATTR" },
 	{ FS, "flistxattr", { ANY }, "LISTXATTR" },
 	{ FS, "fremovexattr", { ANY }, "REMOVEXATTR" },
+	{ FS, "syncfs", { ANY }, "SYNCFS" },
+	{ FS, "dup", { ANY }, "a directory that is read twice" },
+	{ FS, "capget", { ANY }, "what a thread with the guest's user's number lost" },
+	{ FS, "capset", { ANY }, "and takes back of what it had" },
+	{ FS, "unshare", { IS(0, CLONE_FS) }, "a umask of its own" },
+	{ FS, "umask", { ANY }, "none" },
+	{ FS, "clone", { IS(0, THREAD_FLAGS) }, "a thread more while others are busy; never a process" },
+	{ FS, "clone3", { ANSWERED_BY(ENOSYS) }, "whose flags cannot be looked at: the C library takes clone() then" },
+	{ FS, "set_robust_list", { ANY }, "a new thread" },
+	{ FS, "rseq", { ANY }, "a new thread" },
 	{ FS, "setfsuid", { ANY }, "a file that the guest makes belongs to the guest's user" },
 	{ FS, "setfsgid", { ANY }, "the same" },
 

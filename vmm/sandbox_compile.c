@@ -27,15 +27,18 @@ static void add_call(scmp_filter_ctx context, const struct sandbox_call *call)
 {
 	struct scmp_arg_cmp compare[SANDBOX_CONDITIONS_MAX];
 	unsigned count = 0;
+	uint32_t action = SCMP_ACT_ALLOW;
 	const int number = seccomp_syscall_resolve_name(call->name);
 	if (number == __NR_SCMP_ERROR)
 		fail(call->name, ENOSYS);
 	for (unsigned i = 0; i < SANDBOX_CONDITIONS_MAX; i++) {
 		const struct sandbox_condition *condition = &call->conditions[i];
+		if (!condition->mask && condition->value)
+			action = SCMP_ACT_ERRNO((uint32_t)condition->value);
 		if (condition->mask)
 			compare[count++] = SCMP_CMP64(condition->argument, SCMP_CMP_MASKED_EQ, condition->mask, condition->value);
 	}
-	const int result = seccomp_rule_add_array(context, SCMP_ACT_ALLOW, number, count, compare);
+	const int result = seccomp_rule_add_array(context, action, number, count, compare);
 	if (result < 0)
 		fail(call->name, -result);
 }

@@ -61,5 +61,7 @@ static void detach_directory(int fd)
 void sandbox_detach_directories(const struct sandbox_spec *spec)
 {
 	for (size_t i = 0; i < spec->directory_count; i++)
-		detach_directory(spec->directories[i].fd);
+		if (!spec->directories[i]
+			 .share) /* whose server knows files by other descriptors, too: they are to have one mount */
+			detach_directory(spec->directories[i].fd);
 }

@@ -8,7 +8,7 @@
 
 #define SANDBOX_CONDITIONS_MAX 3
 
-/* An argument's bits under the mask must be the value. A mask of 0: there is no condition. */
+/* An argument's bits under the mask must be the value. A mask of 0: no condition; its value is the errno of a call that is refused so. */
 struct sandbox_condition {
 	unsigned argument;
 	uint64_t mask;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/landlock.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,6 +23,9 @@
 #define WRITE_RIGHTS                                                                                                               \
 	((FS_FIRST | FS_REFER | FS_TRUNCATE) &                                                                                     \
 	 ~(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK))
+
+/* What a rule for a file may have. */
+#define FILE_RIGHTS (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | FS_TRUNCATE)
 
 struct ruleset {
 	uint64_t handled_access_fs, handled_access_net, scoped;
@@ -47,9 +51,13 @@ static int make_ruleset(struct ruleset *ruleset, int version)
 static int add_directories(const struct sandbox_spec *spec, const struct ruleset *ruleset, int fd)
 {
 	for (size_t i = 0; i < spec->directory_count; i++) {
+		const struct sandbox_directory *directory = &spec->directories[i];
+		struct stat st;
+		const uint64_t possible = fstat(directory->fd, &st) == 0 && S_ISDIR(st.st_mode) ? UINT64_MAX : FILE_RIGHTS;
 		const struct landlock_path_beneath_attr rule = {
-			.allowed_access = (spec->directories[i].writable ? WRITE_RIGHTS : READ_RIGHTS) & ruleset->handled_access_fs,
-			.parent_fd = spec->directories[i].fd,
+			.allowed_access =
+			    (directory->writable ? WRITE_RIGHTS : READ_RIGHTS) & possible & ruleset->handled_access_fs,
+			.parent_fd = directory->fd,
 		};
 		if (syscall(SYS_landlock_add_rule, fd, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) < 0)
 			return -errno;

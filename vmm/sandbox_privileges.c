@@ -5,6 +5,7 @@
 #include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -22,7 +23,6 @@
 #define BIT(capability) (1ull << (capability))
 /* What heap, buffers and stacks may grow by while the guest runs. */
 #define DATA_BYTES (1ull << 30)
-#define DESCRIPTORS_MAX 4096u
 
 /* What root's threads keep, when the run needs it at all. The list of system calls says what can be done with it. */
 static uint64_t kept;
@@ -38,8 +38,8 @@ static uint64_t capabilities_of(enum sandbox_kind kind)
 	if (kind == SANDBOX_DISK_FILES)
 		return BIT(CAP_FOWNER) | BIT(CAP_DAC_READ_SEARCH);
 	if (kind == SANDBOX_FS)
-		return BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_DAC_READ_SEARCH) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) |
-		       BIT(CAP_SETUID) | BIT(CAP_SETGID) | BIT(CAP_MKNOD) | BIT(CAP_SETFCAP);
+		return BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_SETUID) |
+		       BIT(CAP_SETGID);
 	return 0;
 }
 
@@ -55,7 +55,13 @@ static int set_capabilities(uint64_t set)
 
 void sandbox_drop_capabilities_of(enum sandbox_kind kind)
 {
-	(void)set_capabilities(capabilities_of(kind) & kept);
+	const uint64_t set = capabilities_of(kind) & kept;
+	(void)set_capabilities(set);
+	/* To file systems root's share is root, and, for the moment of making a file, the guest's user. */
+	if (set & BIT(CAP_SETUID)) {
+		setfsgid(0);
+		setfsuid(0);
+	}
 }
 
 /* By the calls themselves: the C library would tell other threads, of which there are none. */
@@ -83,7 +89,7 @@ void sandbox_drop_privileges(const struct sandbox_spec *spec, struct sandbox_rep
 {
 	const bool was_root = geteuid() == 0;
 	for (size_t i = 0; i < spec->directory_count && was_root; i++)
-		kept |= spec->directories[i].writable ? capabilities_of(SANDBOX_FS) : BIT(CAP_DAC_READ_SEARCH);
+		kept |= spec->directories[i].share ? capabilities_of(SANDBOX_FS) : BIT(CAP_DAC_READ_SEARCH);
 	if (spec->marks_cache && was_root)
 		kept |= BIT(CAP_FOWNER);
 	for (unsigned long capability = 0; capability < CAPABILITIES_MAX; capability++)
@@ -146,7 +152,7 @@ void sandbox_set_limits(uint64_t data_bytes, struct sandbox_report *report)
 	limit(RLIMIT_RTPRIO, 0);
 	if (data_bytes)
 		limit(RLIMIT_DATA, data_bytes + DATA_BYTES);
-	limit(RLIMIT_NOFILE, DESCRIPTORS_MAX);
+	limit(RLIMIT_NOFILE, RLIM_INFINITY); /* no more than now */
 	if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		sandbox_report_off(report, SANDBOX_NOT_DUMPABLE, errno, "the kernel refuses it");
 	else

@@ -13,6 +13,7 @@
 #include "base/iov.h"
 #include "guest/agent/protocol.h"
 #include "vmm/guest_blobs.h"
+#include "vmm/sandbox.h"
 #include "vmm/share.h"
 
 /* The agent's program as a file, which the root share shows. */
@@ -122,9 +123,15 @@ int shares_attach(struct shares *shares, struct machine *machine, struct error *
 	return 0;
 }
 
+static void confine(void)
+{
+	sandbox_enter(SANDBOX_FS);
+}
+
 int shares_start(struct shares *shares, struct error *err)
 {
 	for (size_t i = 0; i < shares->count; i++) {
+		virtio_fs_set_confine(shares->all[i].fs, confine);
 		const int result = virtio_fs_start(shares->all[i].fs);
 		if (result < 0)
 			return error_set(err, result, "starting a share's thread: %s", strerror(-result));

@@ -233,6 +233,12 @@ bool fs_server_squashes(const struct fs_server *server)
 	return !server->xattrs && !server->read_only;
 }
 
+int fs_server_root(const struct fs_server *server, bool *writable)
+{
+	*writable = !server->read_only;
+	return server->root_fd;
+}
+
 const char *fs_server_name(const struct fs_server *server)
 {
 	return server->name;

@@ -19,7 +19,8 @@
  * and CAP_SETGID, all of which have to be there at creation for it to keep true ids. It uses these system calls beside those of any
  * program: openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync, syncfs, ftruncate,
  * fchmodat, fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr,
- * fsetxattr, flistxattr, fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek.
+ * fsetxattr, flistxattr, fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek;
+ * unshare(CLONE_FS) and umask() in each thread.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
 #define TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
@@ -95,6 +96,9 @@ int fs_server_enter_thread(void);
  * The owners that an ordinary user's share shows are squashed: everything belongs to root in the guest.
  */
 bool fs_server_squashes(const struct fs_server *server);
+
+/* The directory, or the file, that is served: O_PATH, the server's own. For who confines it. */
+int fs_server_root(const struct fs_server *server, bool *writable);
 
 /* The name that messages and mount tags use: the last component of the path. */
 const char *fs_server_name(const struct fs_server *server);

@@ -65,6 +65,7 @@ struct virtio_fs {
 	bool failed, stopping;
 	bool entered;              /* the first thread is ready to serve, or has failed */
 	int enter_result;
+	void (*confine)(void); /* NULL: not wanted */
 	bool kicked[QUEUES]; /* since the device was activated */
 	pthread_cond_t called;
 	pthread_cond_t settled; /* in_flight is 0, or `entered` */
@@ -310,6 +311,8 @@ static void *thread_main(void *arg)
 	pthread_mutex_lock(&fs->lock);
 	fs->calling = false;
 	if (!fs->entered) {
+		if (result == 0 && fs->confine)
+			fs->confine();
 		fs->entered = true;
 		fs->enter_result = result;
 		pthread_cond_broadcast(&fs->settled);
@@ -361,6 +364,11 @@ int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, cons
 	}
 	*result = fs;
 	return 0;
+}
+
+void virtio_fs_set_confine(struct virtio_fs *fs, void (*confine)(void))
+{
+	fs->confine = confine;
 }
 
 int virtio_fs_start(struct virtio_fs *fs)

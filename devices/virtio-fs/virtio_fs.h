@@ -25,6 +25,9 @@ struct virtio_fs;
 /* Creates the device. `server` is borrowed; `tag` is 1 to VIRTIO_FS_TAG_BYTES bytes. Returns 0 or -errno. */
 int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, const char *tag, struct virtio_fs **fs);
 
+/* What the first thread calls before it serves; those that it makes inherit what that did. Before virtio_fs_start(). */
+void virtio_fs_set_confine(struct virtio_fs *fs, void (*confine)(void));
+
 /* Starts the first thread. Returns 0 or -errno. */
 int virtio_fs_start(struct virtio_fs *fs);
 
