@@ -48,13 +48,9 @@ uint64_t throttle_now_ns(void)
 	return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
 }
 
-void throttle_sleep(const struct throttle *throttle)
+void throttle_sleep(uint64_t wait_ns)
 {
-	if (!throttle_is_on(throttle))
-		return;
-	const uint64_t now_ns = throttle_now_ns(), wait_ns = throttle_wait_ns(throttle, now_ns);
-	if (!wait_ns)
-		return;
+	const uint64_t now_ns = throttle_now_ns();
 	const uint64_t until_ns = wait_ns > (uint64_t)INT64_MAX - now_ns ? (uint64_t)INT64_MAX : now_ns + wait_ns;
 	const struct timespec until = { .tv_sec = (time_t)(until_ns / SECOND_NS), .tv_nsec = (long)(until_ns % SECOND_NS) };
 	while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR)

@@ -42,7 +42,7 @@ void throttle_charge(struct throttle *throttle, uint64_t bytes, uint64_t now_ns)
 /* CLOCK_MONOTONIC. */
 uint64_t throttle_now_ns(void);
 
-/* Sleeps until the next operation may begin, for threads that do nothing else. */
-void throttle_sleep(const struct throttle *throttle);
+/* Sleeps so long, whatever signals come; for threads that do nothing else. */
+void throttle_sleep(uint64_t wait_ns);
 
 #endif

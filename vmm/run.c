@@ -135,7 +135,7 @@ static int attach_devices(struct run *run, struct error *err)
 		result = machine_attach(run->machine, virtio_vsock_device(run->vsock), err);
 	if (result == 0)
 		result = extra_disks_attach(&run->extra_disks, run->machine, &run->options->io_limit, err);
-	return result < 0 ? result : shares_attach(&run->shares, run->machine, err);
+	return result < 0 ? result : shares_attach(&run->shares, run->machine, &run->options->io_limit, err);
 }
 
 /* A guest that gathers writes has to let go of them before its machine ends. */

@@ -109,13 +109,14 @@ int shares_open(const struct options *options, struct shares *shares, struct err
 	return result;
 }
 
-int shares_attach(struct shares *shares, struct machine *machine, struct error *err)
+int shares_attach(struct shares *shares, struct machine *machine, const struct throttle_limit *limit, struct error *err)
 {
 	for (size_t i = 0; i < shares->count; i++) {
 		struct shared *shared = &shares->all[i];
 		int result = virtio_fs_create(machine_mem(machine), shared->server, shared->tag, &shared->fs);
 		if (result < 0)
 			return error_set(err, result, "creating a share's device: %s", strerror(-result));
+		virtio_fs_set_limit(shared->fs, limit);
 		result = machine_attach(machine, virtio_fs_device(shared->fs), err);
 		if (result < 0)
 			return result;

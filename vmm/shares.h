@@ -32,8 +32,8 @@ struct shares {
 /* Opens what the options name. Returns 0 or -errno with one line; shares_close() is due in either case. */
 int shares_open(const struct options *options, struct shares *shares, struct error *err);
 
-/* Makes their devices and gives them to the machine, behind what it has. Returns 0 or -errno with one line. */
-int shares_attach(struct shares *shares, struct machine *machine, struct error *err);
+/* Makes their devices and gives them to the machine, behind what it has; `limit` is for each. Returns 0 or -errno with one line. */
+int shares_attach(struct shares *shares, struct machine *machine, const struct throttle_limit *limit, struct error *err);
 
 /* Starts their threads, which run as long as the process. Returns 0 or -errno with one line. */
 int shares_start(struct shares *shares, struct error *err);

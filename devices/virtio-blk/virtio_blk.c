@@ -230,11 +230,12 @@ static void blk_throttle(struct virtio_blk *blk, struct virtq *q, const struct v
 {
 	if (!throttle_is_on(&blk->throttle))
 		return;
-	if (throttle_wait_ns(&blk->throttle, throttle_now_ns())) {
-		blk_submit(blk, q);
+	const uint64_t wait_ns = throttle_wait_ns(&blk->throttle, throttle_now_ns());
+	if (wait_ns) {
 		/* The driver hears of what is ready, and not of all at the end. */
+		blk_submit(blk, q);
 		virtio_device_notify_driver(&blk->dev, 0);
-		throttle_sleep(&blk->throttle);
+		throttle_sleep(wait_ns);
 	}
 	throttle_charge(&blk->throttle, (uint64_t)chain->readable_bytes + chain->writable_bytes, throttle_now_ns());
 }

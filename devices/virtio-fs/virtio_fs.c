@@ -66,6 +66,7 @@ struct virtio_fs {
 	bool entered;              /* the first thread is ready to serve, or has failed */
 	int enter_result;
 	void (*confine)(void); /* NULL: not wanted */
+	struct throttle throttle;
 	bool kicked[QUEUES]; /* since the device was activated */
 	pthread_cond_t called;
 	pthread_cond_t settled; /* in_flight is 0, or `entered` */
@@ -126,6 +127,16 @@ static bool may_take_long(const struct virtq_chain *chain)
 	}
 }
 
+/* What the request has to wait for those before it. With the lock, so that each waits for all others. */
+static uint64_t charge(struct virtio_fs *fs, const struct virtq_chain *chain)
+{
+	if (!throttle_is_on(&fs->throttle))
+		return 0;
+	const uint64_t now_ns = throttle_now_ns(), wait_ns = throttle_wait_ns(&fs->throttle, now_ns);
+	throttle_charge(&fs->throttle, (uint64_t)chain->readable_bytes + chain->writable_bytes, now_ns);
+	return wait_ns;
+}
+
 /* Serves the request in the leader's chain. With the lock, which is given up meanwhile. Returns false when the lead was lost. */
 static bool serve(struct virtio_fs *fs, struct fs_thread *self, unsigned index)
 {
@@ -142,7 +153,10 @@ static bool serve(struct virtio_fs *fs, struct fs_thread *self, unsigned index)
 		fs->watch_wanted = true;
 		call_thread(fs);
 	}
+	const uint64_t wait_ns = charge(fs, chain);
 	pthread_mutex_unlock(&fs->lock);
+	if (wait_ns)
+		throttle_sleep(wait_ns);
 	const ssize_t written = fs_server_handle(fs->server, virtq_readable(chain), chain->readable_count, virtq_writable(chain),
 						 chain->writable_count);
 	pthread_mutex_lock(&fs->lock);
@@ -364,6 +378,11 @@ int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, cons
 	}
 	*result = fs;
 	return 0;
+}
+
+void virtio_fs_set_limit(struct virtio_fs *fs, const struct throttle_limit *limit)
+{
+	throttle_init(&fs->throttle, limit);
 }
 
 void virtio_fs_set_confine(struct virtio_fs *fs, void (*confine)(void))

@@ -14,6 +14,7 @@
 #ifndef TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
 #define TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
 
+#include "base/throttle.h"
 #include "devices/virtio-fs/fs_server.h"
 #include "devices/virtio/virtio_device.h"
 
@@ -24,6 +25,12 @@ struct virtio_fs;
 
 /* Creates the device. `server` is borrowed; `tag` is 1 to VIRTIO_FS_TAG_BYTES bytes. Returns 0 or -errno. */
 int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, const char *tag, struct virtio_fs **fs);
+
+/*
+ * What the guest may ask of it in a second: requests, and the bytes of their buffers. What is more waits, on the threads that serve. Before
+ * virtio_fs_start().
+ */
+void virtio_fs_set_limit(struct virtio_fs *fs, const struct throttle_limit *limit);
 
 /* What the first thread calls before it serves; those that it makes inherit what that did. Before virtio_fs_start(). */
 void virtio_fs_set_confine(struct virtio_fs *fs, void (*confine)(void));

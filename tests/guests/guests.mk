@@ -49,7 +49,7 @@ $(BUILD)/backdoor/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/guest_blobs.o 
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
 
-SANDBOX_TESTS := $(BUILD)/backdoor/trvmm $(SANDBOX_GUESTS:%=$(BUILD)/guests/%.elf)
+SANDBOX_TESTS := $(BUILD)/backdoor/trvmm $(SANDBOX_GUESTS:%=$(BUILD)/guests/%.elf) $(BUILD)/guests/fs.elf
 
 .PHONY: check-sandbox
 check-sandbox: $(SANDBOX_TESTS) $(BUILD)/trvmm $(BUILD)/guest/busybox.tar
