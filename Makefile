@@ -170,6 +170,7 @@ $(BUILD)/tests/fs_mount: $(BUILD)/obj/tests/shares/fs_mount.o $(BUILD)/libtrvmm.
 	$(call say,LINK,$@)
 	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -o $@ $^ $(LDLIBS)
 
+SHARE_TESTS := $(BUILD)/tests/fs_mount $(BUILD)/tests/fs-check
 $(BUILD)/tests/fs-check: tests/shares/fs-check.c | $(BUILD)/.packages
 	@mkdir -p $(@D)
 	$(call say,TOOL,$@)
@@ -182,7 +183,7 @@ include tests/guests/guests.mk
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
 	$(Q)tests/check --unit $(BUILD)
 
-check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(BUILD)/tests/fs-check ## all tests; ends with `N passed, N failed, N skipped`
+check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(SHARE_TESTS) ## all tests; ends with `N passed, N failed, N skipped`
 	$(Q)tests/check $(BUILD)
 
 # The sanitizers' builds use a stand-in for Criterion that runs tests in the program itself: the thread sanitizer cannot follow

@@ -8,10 +8,6 @@ chown 12:34 "$share/file" && ln -s /etc/passwd "$share/absolute" && ln -s ../../
 expect_lines() { # name, lines that have to be in $work/out, in this order
 	check "$1" [ "$(tr '\n' '|' <"$work/out")" = "$2" ]
 }
-# fs-check's own results, with a prefix.
-results() {
-	grep -E '^(ok|not ok|skip) ' "$work/out" | sed "s/^ok /ok - $1: /; s/^not ok /not ok - $1: /; s/^skip /skip - $1: /"
-}
 
 vm -v "$share:/mnt/deep/share" -v "$work/nested:/mnt/deep/share/sub/nested:ro" -v "$work/one.conf:/etc/one.conf:ro" -v "$work/tools:/tools:ro" -- sh -c '
 	cat /mnt/deep/share/file /mnt/deep/share/sub/nested/inner /etc/one.conf; stat -c "%u:%g" /mnt/deep/share/file
