@@ -81,6 +81,8 @@ check "cp: no machine at all" [ "$status $(wc -l <"$work/err")" = "125 1" ]
 on exec -u 0 box sh -c 'rm /.trvmm/copy && printf "#!/bin/sh\nyes bad | head -c 100000\n" >/.trvmm/copy && chmod 755 /.trvmm/copy'
 on cp box:/srv "$work/hostile"
 check "cp: a guest that lies: 125, one line, nothing made" [ "$status $(wc -l <"$work/err") $(ls -d "$work/hostile" 2>/dev/null)" = "125 1 " ]
-on kill box
 on rm box
+check "rm: not what runs" [ "$status $(grep -c 'is running; end it first' "$work/err")" = "125 1" ]
+on rm -f box
+check "rm -f: ends it first" [ "$status $(ls "$XDG_RUNTIME_DIR/trvmm")" = "0 " ]
 unset XDG_RUNTIME_DIR
