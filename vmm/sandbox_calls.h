@@ -165,8 +165,8 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ FS, "umask", { ANY }, "none" },
 	{ FS, "clone", { IS(0, THREAD_FLAGS) }, "a thread more while others are busy; never a process" },
 	{ FS, "clone3", { ANSWERED_BY(ENOSYS) }, "whose flags cannot be looked at: the C library takes clone() then" },
-	{ FS, "set_robust_list", { ANY }, "a new thread" },
-	{ FS, "rseq", { ANY }, "a new thread" },
+	{ FS | KEEPER, "set_robust_list", { ANY }, "a new thread; the log's may begin when the keeper is confined already" },
+	{ FS | KEEPER, "rseq", { ANY }, "the same" },
 	{ FS, "setfsuid", { ANY }, "a file that the guest makes belongs to the guest's user" },
 	{ FS, "setfsgid", { ANY }, "the same" },
 
