@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -23,6 +24,8 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -45,7 +48,11 @@
 	X(rename, EIO)                                                                                                             \
 	X(mkdir, EACCES)                                                                                                           \
 	X(socket, EMFILE)                                                                                                          \
-	X(pthread_create, EAGAIN)
+	X(pthread_create, EAGAIN)                                                                                                  \
+	X(syscall, EPERM)                                                                                                          \
+	X(unshare, EPERM)                                                                                                          \
+	X(mount, EPERM)                                                                                                            \
+	X(prctl, EPERM)
 
 enum call {
 #define X(name, error) CALL_##name,
@@ -342,4 +349,44 @@ KEPT(pthread_create);
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument)
 {
 	return fails(CALL_pthread_create) ? EAGAIN : REAL(pthread_create)(thread, attributes, start, argument);
+}
+
+/* ---- what the sandbox is made by ---- */
+
+KEPT(syscall);
+long syscall(long number, ...)
+{
+	long arguments[6];
+	va_list args;
+	va_start(args, number);
+	for (unsigned i = 0; i < 6; i++)
+		arguments[i] = va_arg(args, long);
+	va_end(args);
+	return fails(CALL_syscall)
+		   ? -1
+		   : REAL(syscall)(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]);
+}
+
+KEPT(unshare);
+int unshare(int flags)
+{
+	return fails(CALL_unshare) ? -1 : REAL(unshare)(flags);
+}
+
+KEPT(mount);
+int mount(const char *source, const char *target, const char *type, unsigned long flags, const void *data)
+{
+	return fails(CALL_mount) ? -1 : REAL(mount)(source, target, type, flags, data);
+}
+
+KEPT(prctl);
+int prctl(int option, ...)
+{
+	unsigned long arguments[4];
+	va_list args;
+	va_start(args, option);
+	for (unsigned i = 0; i < 4; i++)
+		arguments[i] = va_arg(args, unsigned long);
+	va_end(args);
+	return fails(CALL_prctl) ? -1 : REAL(prctl)(option, arguments[0], arguments[1], arguments[2], arguments[3]);
 }
