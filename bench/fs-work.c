@@ -1,10 +1,10 @@
 /*
- * What a guest does on a shared folder for bench/fs: prints `fs: ROW COUNT NANOSECONDS` for each row, by the guest's own clock, which is the
- * lab's.
+ * What a guest does on a shared folder for bench/fs: prints `fs: ROW COUNT NANOSECONDS` for each row, by the guest's own clock, which is
+ * the lab's.
  *
  *   fs-work FOLDER FILES [walk]    as a command, in trvmm's guest
- *   /fs-work                       as process 1 of QEMU's guest, whose root is the share; the arguments are in the environment (kernel words
- *                                  FS_FILES=N, FS_WALK=1); resets the machine at the end
+ *   /fs-work                       as process 1 of QEMU's guest, whose root is the share; the arguments are in the environment
+ *                                  (kernel words FS_FILES=N, FS_WALK=1); resets the machine at the end
  *
  * FOLDER has been made by bench/fs-measure: many/f0 ... (FILES empty files in one folder), tree/dN/fM (FILES / 2 files of 1 KiB, 50 in a
  * folder), data (64 MiB). Each row begins with names that this guest has not seen, but those that say warm.

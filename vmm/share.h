@@ -17,9 +17,9 @@ struct share {
 };
 
 /*
- * Parses HOST:GUEST[:OPTION...]: ro, rw, cache=none|auto|always, writeback, with a colon or a comma between two. GUEST begins at the last colon
- * with a slash behind it. HOST is made absolute, not resolved, and need not be there. Returns 0, and share_destroy() frees what is in `share`;
- * -EINVAL or another errno with one line that begins with "-v 'HOST:GUEST'".
+ * Parses HOST:GUEST[:OPTION...]: ro, rw, cache=none|auto|always, writeback, with a colon or a comma between two. GUEST begins at the last
+ * colon with a slash behind it. HOST is made absolute, not resolved, and need not be there. Returns 0, and share_destroy() frees what is
+ * in `share`; -EINVAL or another errno with one line that begins with "-v 'HOST:GUEST'".
  */
 int share_parse(const char *text, struct share *share, struct error *err);
 void share_destroy(struct share *share);
@@ -31,8 +31,8 @@ int share_absolute_path(const char *path, char **absolute);
 unsigned share_depth(const char *guest);
 
 /*
- * Puts shares into the order in which they can be mounted: what lies in another comes behind it. Returns 0, or -EINVAL with one line when two
- * have one place in the guest.
+ * Puts shares into the order in which they can be mounted: what lies in another comes behind it. Returns 0, or -EINVAL with one line when
+ * two have one place in the guest.
  */
 int shares_arrange(struct share *shares, size_t count, struct error *err);
 

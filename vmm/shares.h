@@ -1,6 +1,6 @@
 /*
- * The shares of -v and --root: a FUSE server and a virtio-fs device for each. In the guest the agent mounts them by their tags; the root's is
- * on the kernel's command line.
+ * The shares of -v and --root: a FUSE server and a virtio-fs device for each. In the guest the agent mounts them by their tags; the
+ * root's is on the kernel's command line.
  */
 #ifndef TRVMM_VMM_SHARES_H
 #define TRVMM_VMM_SHARES_H

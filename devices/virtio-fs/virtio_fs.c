@@ -63,7 +63,7 @@ struct virtio_fs {
 	unsigned waiting; /* threads in `called` */
 	bool calling; /* one was woken, or made, and has not come yet */
 	bool failed, stopping;
-	bool entered;              /* the first thread is ready to serve, or has failed */
+	bool entered; /* the first thread is ready to serve, or has failed */
 	int enter_result;
 	void (*confine)(void); /* NULL: not wanted */
 	struct throttle throttle;
@@ -355,7 +355,9 @@ int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, cons
 	if (!fs)
 		return -ENOMEM;
 	fs->server = server;
-	memcpy(fs->config.tag, tag, length);
+	/* Without an ending 0 when it is as long as its place. */
+	for (size_t i = 0; i < length; i++)
+		fs->config.tag[i] = (uint8_t)tag[i];
 	fs->config.num_request_queues = htole32(1);
 	fs->dev = (struct virtio_device){
 		.ops = &fs_ops,

@@ -1,6 +1,7 @@
 /*
- * virtio-fs as a driver uses it (virtio 1.2, 5.11): its configuration, requests in every layout of a chain, answers out of order while one is
- * slow, forgetting on the high priority queue. What the operations do is for the unit tests of the server and the end-to-end tests.
+ * virtio-fs as a driver uses it (virtio 1.2, 5.11): its configuration, requests in every layout of a chain, answers out of order while
+ * one is slow, forgetting on the high priority queue. What the operations do is for the unit tests of the server and the end-to-end
+ * tests.
  */
 #include <linux/virtio_fs.h>
 

@@ -1,6 +1,6 @@
 /*
- * Hostile requests and rings for virtio-fs. Whatever is sent, the server answers with an error or does what it was asked for inside the share;
- * the device works on, at the latest after a reset. The runner looks at the share's neighbours afterwards.
+ * Hostile requests and rings for virtio-fs. Whatever is sent, the server answers with an error or does what it was asked for inside the
+ * share; the device works on, at the latest after a reset. The runner looks at the share's neighbours afterwards.
  */
 #include "tests/guests/guest_fs.h"
 

@@ -4,7 +4,8 @@
  *
  *   fs_mount [ro] [cache=none|auto|always] [writeback] DIR PLACE COMMAND [ARG...]
  *
- * The client is the same as in a guest (fs/fuse/ of Linux), the transport is /dev/fuse. Status: the command's; 77 where FUSE cannot be mounted.
+ * The client is the same as in a guest (fs/fuse/ of Linux), the transport is /dev/fuse. Status: the command's; 77 where FUSE cannot be
+ * mounted.
  */
 #include <errno.h>
 #include <fcntl.h>

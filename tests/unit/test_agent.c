@@ -426,8 +426,9 @@ Test(agent, shares)
 	char out[256], folder[] = "/tmp/trvmm-share-XXXXXX", mounts[512], script[256];
 	cr_assert(mkdtemp(folder));
 	/* A folder, one below a tmpfs that is made before it, and a file. */
-	const size_t bytes = (size_t)sprintf(mounts, "%s/d/t%csize=1%ctag-0%c%s/d%c%ctag-1%c%s/d/t/s%c%ctag-2%c%s/new/f%cname%c", folder, 0, 0,
-					     0, folder, 0, 0, 0, folder, 0, 0, 0, folder, 0, 0);
+	const size_t bytes =
+		(size_t)sprintf(mounts, "%s/d/t%csize=1%ctag-0%c%s/d%c%ctag-1%c%s/d/t/s%c%ctag-2%c%s/new/f%cname%c", folder, 0, 0, 0,
+				folder, 0, 0, 0, folder, 0, 0, 0, folder, 0, 0);
 	sprintf(script, "cd %s; cat d/share; echo; cat d/t/tmpfs; echo; cat d/t/s/share; echo; cat new/f; rm -r %s", folder, folder);
 	const struct request r = request_make_shares(1, 3, mounts, bytes, script);
 	host_open(&host);

@@ -1,6 +1,6 @@
 /*
- * devices/virtio-fs/virtio_fs.c: requests and answers, threads that take over from one another, reset. The server is a stand-in that does what
- * the request's node id says.
+ * devices/virtio-fs/virtio_fs.c: requests and answers, threads that take over from one another, reset. The server is a stand-in that does
+ * what the request's node id says.
  */
 #include "devices/virtio-fs/virtio_fs.h"
 
