@@ -178,6 +178,26 @@ int loop_run(struct loop *loop)
 	return result;
 }
 
+int loop_poll(struct loop *loop)
+{
+	struct epoll_event batch[LOOP_BATCH];
+
+	pthread_mutex_lock(&loop->lock);
+	const unsigned turn = loop_begin_turn(loop);
+	loop->batch = batch;
+	loop->batch_count = loop->batch_next = 0;
+	pthread_mutex_unlock(&loop->lock);
+	const int count = epoll_wait(loop->epoll_fd, batch, LOOP_BATCH, 0);
+	const int result = count < 0 && errno != EINTR ? -errno : 0;
+	loop->batch_count = count > 0 ? count : 0;
+	loop_dispatch(loop, turn);
+	pthread_mutex_lock(&loop->lock);
+	loop->running = false;
+	loop->batch = NULL;
+	pthread_mutex_unlock(&loop->lock);
+	return result;
+}
+
 void loop_take_over(struct loop *loop)
 {
 	pthread_mutex_lock(&loop->lock);

@@ -38,6 +38,9 @@ int loop_modify(struct loop *loop, struct loop_source *source, uint32_t events);
 /* Forgets `source`; after the return its `ready` is not called any more. A source that is not registered is ignored. */
 void loop_remove(struct loop *loop, struct loop_source *source);
 
+/* Dispatches what is ready now, once, and does not wait: for who has more to do on this thread. Returns 0 or -errno of epoll_wait. */
+int loop_poll(struct loop *loop);
+
 /* Dispatches events on this thread until loop_stop() or loop_take_over(). Returns 0 or -errno of epoll_wait. */
 int loop_run(struct loop *loop);
 
@@ -48,7 +51,7 @@ int loop_run(struct loop *loop);
  */
 void loop_take_over(struct loop *loop);
 
-/* Makes loop_run() return after the current callback. From any thread. */
+/* Makes loop_run() return after the current callback, and at once from then on. From any thread. */
 void loop_stop(struct loop *loop);
 
 /*

@@ -22,9 +22,12 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 
 /* FOLDER/in/t is the destination; FOLDER/outside is what links may point to. */
 static char folder[] = "/dev/shm/trvmm-fuzz-copy-XXXXXX";
+static int here, in; /* libFuzzer's own paths count from here */
 
 static void leave(void)
 {
+	if (fchdir(in) < 0)
+		return;
 	unlink("../outside/file");
 	rmdir("../outside");
 	rmdir("../in");
@@ -35,11 +38,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
 	(void)argc;
 	(void)argv;
-	assert(mkdtemp(folder) && chdir(folder) == 0);
+	here = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	assert(here >= 0 && mkdtemp(folder) && chdir(folder) == 0);
 	assert(mkdir("outside", 0755) == 0 && mkdir("in", 0755) == 0 && chdir("in") == 0);
 	const int fd = open("../outside/file", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
 	assert(write(fd, "mine", 4) == 4);
 	close(fd);
+	in = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	assert(in >= 0 && fchdir(here) == 0);
 	atexit(leave);
 	return 0;
 }
@@ -81,6 +87,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 					    .special = choice & 8 && geteuid() == 0,
 					    .bytes_max = 1 << 20 };
 	const int stream = memfd_create("stream", MFD_CLOEXEC);
+	assert(fchdir(in) == 0);
 	assert(stream >= 0 && pwrite(stream, data + 1, size - 1, 0) == (ssize_t)(size - 1));
 	assert(mkdir("t", 0755) == 0 && mkdir("t/old", 0755) == 0 && symlink("../../outside", "t/link") == 0);
 	(void)copy_receive(stream, &target, &problem);
@@ -88,5 +95,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	check_outside();
 	nftw("t", open_one, 16, FTW_PHYS);
 	assert(nftw("t", remove_one, 16, FTW_PHYS | FTW_DEPTH) == 0);
+	assert(fchdir(here) == 0);
 	return 0;
 }

@@ -436,6 +436,22 @@ Test(loop, source_may_remove_itself)
 	loop_destroy(loop);
 }
 
+Test(loop, poll_serves_what_is_ready_once_and_does_not_wait)
+{
+	struct loop *loop = loop_create();
+	struct bell once, again;
+	cr_assert_eq(loop_poll(loop), 0);
+	bell_init(&once, loop, ring_and_remove);
+	bell_init(&again, loop, stop_in_second_round);
+	cr_assert(loop_add(loop, &once.source) == 0 && loop_add(loop, &again.source) == 0);
+	cr_assert_eq(loop_poll(loop), 0);
+	cr_assert(once.rung == 1 && again.rung == 1);
+	bell_silence(&again);
+	cr_assert_eq(loop_poll(loop), 0);
+	cr_assert(once.rung == 1 && again.rung == 1);
+	loop_destroy(loop);
+}
+
 /* Removes all others, and frees them. Stops the loop a round later: a stop now would drop their events by itself. */
 static void remove_the_others(struct loop_source *source, uint32_t events)
 {
