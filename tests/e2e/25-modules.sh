@@ -9,7 +9,7 @@ vm --kernel "$vmlinuz" --modules "$modules" -- sh -c 'uname -r; touch /new && ec
 check "Debian's kernel with --modules: the command's output and status" [ "$status $(tr '\n' ' ' <"$work/out")$(cat "$work/err")" = \
 	"7 ${modules##*/} written err" ]
 mkdir "$work/shared" && echo shared >"$work/shared/file"
-vm --kernel "$vmlinuz" --modules "$modules" --boot pvh --read-only --cpus 2 -v "$work/shared:/mnt" -- sh -c 'nproc; cat /mnt/file; touch /new'
+vm --kernel "$vmlinuz" --modules "$modules" --boot pvh --read-only --cpus 2 -v "$work/shared:/home" -- sh -c 'nproc; cat /home/file; touch /new'
 check "... by PVH, read-only, with two processors and a share" [ "$status $(tr '\n' ' ' <"$work/out")" = "1 2 shared " ]
 
 refuses "modules that are not there" "modules '/nowhere': No such file" --kernel "$vmlinuz" --modules /nowhere -- true
