@@ -5,8 +5,8 @@
  *   vsock-peer vsock PORT         on the host: listens on AF_VSOCK
  *   vsock-peer unix PATH          on the host: listens on the Unix socket PATH, as `--vsock` wants it
  *   vsock-peer pair               both ends as processes of the host, over a pair of Unix sockets
- *   vsock-peer stamp              as the command of a run: prints the time (CLOCK_REALTIME) and ends
- *   vsock-peer status COMMAND     on the host: runs COMMAND, which prints such a time, and takes that from its end
+ *   vsock-peer stamp              as the command of a run: asks on stdout for the host's time, hears it on stdin, says what it is now and ends
+ *   vsock-peer status COMMAND     on the host: runs COMMAND, which says such a time, and takes that from its end
  *
  * The host's end prints a line `ROW NANOSECONDS` for each sample, the warm-up first; then `end`.
  */
@@ -143,28 +143,46 @@ static void measure(int fd)
 	puts("end");
 }
 
-/* From the time that the command's output says to the end of the process. */
+/* The guest's clock may be off by milliseconds: the host's is asked for. */
+static void stamp(void)
+{
+	int64_t host;
+	const int64_t asked = now_ns(CLOCK_REALTIME);
+	if (write(STDOUT_FILENO, &asked, sizeof(asked)) < 0 || read(STDIN_FILENO, &host, sizeof(host)) != (ssize_t)sizeof(host))
+		die("no host");
+	const int64_t now = now_ns(CLOCK_REALTIME), ahead = asked + (now - asked) / 2 - host, last = now_ns(CLOCK_REALTIME) - ahead;
+	if (write(STDOUT_FILENO, &last, sizeof(last)) < 0)
+		die("write");
+}
+
+/* From the time that is the command's last word to the end of the process. */
 static void run_status(char **argv)
 {
 	for (int sample = 0; sample < SAMPLES; sample++) {
-		char text[32] = "";
-		int out[2], status;
-		if (pipe(out) < 0)
+		int64_t last, now;
+		int in[2], out[2], status;
+		if (pipe(in) < 0 || pipe(out) < 0)
 			die("pipe");
 		const pid_t child = vfork();
 		if (child == 0) {
+			dup2(in[0], STDIN_FILENO);
 			dup2(out[1], STDOUT_FILENO);
 			execvp(argv[0], argv);
 			_exit(127);
 		}
+		close(in[0]);
 		close(out[1]);
-		if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+		if (child < 0 || read(out[0], &last, sizeof(last)) != (ssize_t)sizeof(last))
+			die("the command does not ask");
+		now = now_ns(CLOCK_REALTIME);
+		if (write(in[1], &now, sizeof(now)) < 0 || waitpid(child, &status, 0) != child || status != 0)
 			die("the command failed");
-		const int64_t end = now_ns(CLOCK_REALTIME);
-		if (read(out[0], text, sizeof(text) - 1) <= 0)
+		now = now_ns(CLOCK_REALTIME);
+		if (read(out[0], &last, sizeof(last)) != (ssize_t)sizeof(last))
 			die("no time");
+		close(in[1]);
 		close(out[0]);
-		printf("status %lld\n", (long long)(end - strtoll(text, NULL, 10)));
+		printf("status %lld\n", (long long)(now - last));
 		fflush(stdout);
 	}
 }
@@ -209,7 +227,7 @@ int main(int argc, char **argv)
 		snprintf(file.sun_path, sizeof(file.sun_path), "%s", argv[2]);
 		measure(accept_one((const struct sockaddr *)&file, sizeof(file)));
 	} else if (argc == 2 && strcmp(argv[1], "stamp") == 0) {
-		printf("%lld\n", (long long)now_ns(CLOCK_REALTIME));
+		stamp();
 	} else if (argc > 2 && strcmp(argv[1], "status") == 0) {
 		run_status(argv + 2);
 	} else if (argc == 2 && strcmp(argv[1], "pair") == 0) {
