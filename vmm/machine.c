@@ -367,8 +367,8 @@ int machine_watch_time(struct machine *machine)
 {
 	struct kvm_msr_entry entry = { .index = MSR_IA32_TSC };
 	union {
-		struct kvm_msrs head;
 		uint8_t bytes[sizeof(struct kvm_msrs) + sizeof(entry)];
+		struct kvm_msrs head; /* behind the other, for clang: it ends with an array without a length */
 	} msrs = { .head = { .nmsrs = 1 } };
 	struct timespec now;
 	const int fd = machine->vcpus[0].fd;
