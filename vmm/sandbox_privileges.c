@@ -119,7 +119,7 @@ int sandbox_set_no_new_privs(struct sandbox_report *report)
 	return 0;
 }
 
-static void limit(int resource, rlim_t most)
+static void limit(__rlimit_resource_t resource, rlim_t most)
 {
 	struct rlimit limit;
 	if (getrlimit(resource, &limit) < 0)
