@@ -134,8 +134,11 @@ static int list_host(struct listing *listing, uint64_t offset)
 	for (;;) {
 		if (entries->start == entries->stop) {
 			const int more = refill(dir, entries);
-			if (more <= 0)
+			if (more <= 0) {
+				free(entries->bytes); /* most directories are read once */
+				entries->bytes = NULL;
 				return more;
+			}
 		}
 		const struct host_dirent *host = (const void *)(entries->bytes + entries->start);
 		if (!add_host_entry(listing, host))

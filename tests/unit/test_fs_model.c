@@ -335,6 +335,8 @@ static void compare_one(const char *path)
 	uint64_t id;
 	char value[32];
 	cr_assert(lstat(in_model(path), &st) == 0);
+	st.st_uid = fs_share_guest_id(st.st_uid);
+	st.st_gid = fs_share_guest_id(st.st_gid);
 	cr_assert(fsc_walk(c, path, &id) == 0, "%s", path);
 	struct fuse_attr attr;
 	cr_assert(fsc_getattr(c, id, &attr) == 0);

@@ -32,7 +32,7 @@ static void check_attr(const struct fuse_attr *attr, const char *path)
 	cr_assert(lstat(fs_share_path(&share, path), &st) == 0, "%s", path);
 	cr_assert(attr->ino == st.st_ino && attr->mode == st.st_mode && attr->nlink == st.st_nlink, "%s", path);
 	cr_assert(attr->size == (uint64_t)st.st_size && attr->blocks == (uint64_t)st.st_blocks, "%s", path);
-	cr_assert(attr->uid == st.st_uid && attr->gid == st.st_gid, "%s", path);
+	cr_assert(attr->uid == fs_share_guest_id(st.st_uid) && attr->gid == fs_share_guest_id(st.st_gid), "%s", path);
 	cr_assert(attr->mtime == (uint64_t)st.st_mtim.tv_sec && attr->mtimensec == (uint32_t)st.st_mtim.tv_nsec, "%s", path);
 	cr_assert(attr->ctime == (uint64_t)st.st_ctim.tv_sec && attr->ctimensec == (uint32_t)st.st_ctim.tv_nsec, "%s", path);
 }
