@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
@@ -712,6 +713,55 @@ Test(fs_hostile, requests_at_the_same_time)
 		pthread_join(workers[i].thread, NULL);
 		cr_assert(workers[i].failures == 0, "worker %u: %u", i, workers[i].failures);
 	}
+}
+
+static atomic_bool blocked_open_done;
+
+static void *open_blocked(void *arg)
+{
+	struct worker *worker = arg;
+	struct fs_client own;
+	uint64_t id, fh;
+	fs_server_enter_thread();
+	fsc_init(&own, c->server);
+	worker->failures += fsc_walk(&own, "dir/slow", &id) != 0;
+	worker->failures += fsc_open(&own, id, O_RDWR, &fh) != 0;
+	blocked_open_done = true;
+	own.server = NULL;
+	fsc_free(&own);
+	return NULL;
+}
+
+/* A lease on a file makes whoever opens it for writing wait, as a slow disk or a server that is away would. */
+Test(fs_hostile, who_waits_for_the_host_waits_alone)
+{
+	struct worker worker = { .index = 0 };
+	uint64_t dir, id, fh, offset = 0;
+	struct fuse_attr attr;
+	fs_share_file(&share, "dir/slow", "x");
+	fs_share_file(&share, "dir/other", "x");
+	signal(SIGIO, SIG_IGN);
+	const int lease = open(fs_share_path(&share, "dir/slow"), O_RDONLY | O_CLOEXEC);
+	if (fcntl(lease, F_SETLEASE, F_RDLCK))
+		cr_skip("no leases here");
+	start((struct fs_config){ .cache = FS_CACHE_AUTO });
+	blocked_open_done = false;
+	cr_assert(pthread_create(&worker.thread, NULL, open_blocked, &worker) == 0);
+	usleep(100000);
+	for (int i = 0; i < 100; i++) { /* also on the same file and the same directory */
+		cr_assert(fsc_walk(c, "dir", &dir) == 0 && fsc_lookup(c, dir, "slow", &id) == 0 && fsc_getattr(c, id, &attr) == 0);
+		cr_assert(fsc_open(c, id, O_RDONLY, &fh) == 0 && fsc_read(c, id, fh, 0, 1) == 1 && fsc_release(c, id, fh) == 0);
+		cr_assert(fsc_create(c, dir, "new", O_RDWR, 0644, &id, &fh) == 0 && fsc_release(c, id, fh) == 0);
+		cr_assert(fsc_remove(c, FUSE_UNLINK, dir, "new") == 0);
+		cr_assert(fsc_opendir(c, dir, &fh) == 0 && fsc_readdir(c, true, dir, fh, &offset, 4096, NULL, NULL) == 4);
+		cr_assert(fsc_release(c, dir, fh) == 0);
+		offset = 0;
+	}
+	cr_assert(!blocked_open_done, "it did wait");
+	cr_assert(fcntl(lease, F_SETLEASE, F_UNLCK) == 0);
+	pthread_join(worker.thread, NULL);
+	cr_assert(blocked_open_done && worker.failures == 0);
+	close(lease);
 }
 
 static void *make_mess(void *arg)
