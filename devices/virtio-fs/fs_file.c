@@ -89,6 +89,14 @@ int fs_file_add(struct fs_server *server, struct fs_node *node, int fd, int flag
 	return -ENFILE;
 }
 
+bool fs_files_full(struct fs_server *server)
+{
+	pthread_mutex_lock(&server->lock);
+	const bool full = server->file_count == server->files_max;
+	pthread_mutex_unlock(&server->lock);
+	return full;
+}
+
 /* With the lock held. NULL: no such file. */
 static struct fs_file *find(const struct fs_server *server, uint64_t fh)
 {

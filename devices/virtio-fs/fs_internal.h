@@ -143,6 +143,9 @@ void fs_files_free(struct fs_server *server);
  */
 int fs_file_add(struct fs_server *server, struct fs_node *node, int fd, int flags, uint64_t *fh);
 
+/* Would fs_file_add() say -ENFILE? To be asked before a file is made that could not be opened. */
+bool fs_files_full(struct fs_server *server);
+
 /* A reference to an open file. Returns 0, or -EBADF: unknown number, or a directory when a file is wanted, or the other way round. */
 int fs_file_get(struct fs_server *server, uint64_t fh, bool directory, struct fs_file **file);
 void fs_file_put(struct fs_server *server, struct fs_file *file);

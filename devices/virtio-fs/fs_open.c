@@ -233,6 +233,8 @@ static int make_file(struct fs_request *request, int parent_fd, const char *name
 	struct fs_server *server = request->server;
 	const int flags = (host_flags(server, in->flags) & ~O_TRUNC) | how | O_NOFOLLOW | O_CLOEXEC;
 
+	if (fs_files_full(server))
+		return -ENFILE;
 	const int result = fs_ids_enter(server, &request->header);
 	if (result)
 		return result;

@@ -171,12 +171,12 @@ int fs_server_create(const struct fs_config *config, struct fs_server **created,
 	server->gid = getegid();
 	server->nodes_max = config->nodes_max ? config->nodes_max : NODES_MAX;
 	share_out_descriptors(server, descriptors_max(config->descriptors_max));
-	if (fs_nodes_init(server) || fs_files_init(server)) {
+	if (config->extra_name)
+		server->extra_name = strdup(config->extra_name);
+	if (fs_nodes_init(server) || fs_files_init(server) || (config->extra_name && !server->extra_name)) {
 		error_set(err, result, "share %s: no memory", config->path);
 		goto fail;
 	}
-	if (config->extra_name && !(server->extra_name = strdup(config->extra_name)))
-		goto fail;
 	result = open_share(server, config, err);
 	if (result)
 		goto fail;

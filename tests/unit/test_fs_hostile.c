@@ -568,6 +568,8 @@ Test(fs_hostile, descriptors_and_nodes_are_bounded)
 		opened++;
 	cr_assert(result == -ENFILE && opened >= 16 && opened < 64, "%u", opened);
 	cr_assert(count_descriptors() <= before + 64);
+	cr_assert(fsc_create(c, dir, "one too many", O_RDWR, 0644, &id, &fh) == -ENFILE);
+	cr_assert(access(fs_share_path(&share, "dir/one too many"), F_OK) < 0, "and not made either");
 	/* The others go on. */
 	cr_assert(fsc_lookup(c, dir, "f1", &id) == 0);
 	cr_assert(fsc_setattr(c, id, (struct fuse_setattr_in){ .valid = FATTR_MTIME_NOW }) == 0);
