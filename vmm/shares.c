@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,6 +16,23 @@
 #include "vmm/guest_blobs.h"
 #include "vmm/sandbox.h"
 #include "vmm/share.h"
+
+#define DESCRIPTORS_WANTED 65536u
+
+/* How many descriptors each of `count` shares may have: of all that this process may, and then does, have, half are for shares. */
+static unsigned descriptors_each(size_t count)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		return 0;
+	const rlim_t wanted = limit.rlim_max < DESCRIPTORS_WANTED ? limit.rlim_max : DESCRIPTORS_WANTED;
+	if (limit.rlim_cur < wanted) {
+		limit.rlim_cur = wanted;
+		if (setrlimit(RLIMIT_NOFILE, &limit) && getrlimit(RLIMIT_NOFILE, &limit))
+			return 0;
+	}
+	return (unsigned)((limit.rlim_cur < DESCRIPTORS_WANTED ? limit.rlim_cur : DESCRIPTORS_WANTED) / 2 / count);
+}
 
 /* The agent's program as a file, which the root share shows. */
 static int make_agent_file(struct shares *shares, struct error *err)
@@ -38,7 +56,7 @@ static void warn_of_squashing(const struct fs_server *server, const char *option
 			option, path);
 }
 
-static int open_root(const struct options *options, struct shares *shares, struct error *err)
+static int open_root(const struct options *options, struct shares *shares, unsigned descriptors, struct error *err)
 {
 	struct stat st;
 	int result = make_agent_file(shares, err);
@@ -53,6 +71,7 @@ static int open_root(const struct options *options, struct shares *shares, struc
 		.cache = FS_CACHE_AUTO,
 		.extra_name = AGENT_ROOT_NAME,
 		.extra_fd = shares->agent_fd,
+		.descriptors_max = descriptors,
 	};
 	strcpy(root->tag, SHARES_ROOT_TAG);
 	result = fs_server_create(&config, &root->server, err);
@@ -63,7 +82,7 @@ static int open_root(const struct options *options, struct shares *shares, struc
 	return 0;
 }
 
-static int open_share(const struct share *share, struct shares *shares, struct error *err)
+static int open_share(const struct share *share, struct shares *shares, unsigned descriptors, struct error *err)
 {
 	struct shared *shared = &shares->all[shares->count];
 	const struct fs_config config = {
@@ -72,6 +91,7 @@ static int open_share(const struct share *share, struct shares *shares, struct e
 		.cache = share->cache,
 		.writeback = share->writeback,
 		.extra_fd = -1,
+		.descriptors_max = descriptors,
 	};
 	const int result = fs_server_create(&config, &shared->server, err);
 	if (result < 0)
@@ -103,9 +123,10 @@ int shares_open(const struct options *options, struct shares *shares, struct err
 	shares->mounts = calloc(most, sizeof(*shares->mounts));
 	if (!shares->all || !shares->mounts)
 		return error_set(err, -ENOMEM, "out of memory");
-	int result = options->root ? open_root(options, shares, err) : 0;
+	const unsigned descriptors = descriptors_each(most);
+	int result = options->root ? open_root(options, shares, descriptors, err) : 0;
 	for (size_t i = 0; result == 0 && i < options->share_count; i++)
-		result = open_share(&options->shares[i], shares, err);
+		result = open_share(&options->shares[i], shares, descriptors, err);
 	return result;
 }
 
