@@ -113,6 +113,8 @@ static void settle(struct keeper *keeper, struct keeper_message *last)
 	last->text[sizeof(last->text) - 1] = '\0';
 	error_quote(end.text, sizeof(end.text), last->text, strlen(last->text));
 	registry_release(&keeper->claim, &end, last->flag);
+	/* The lock goes with the run, which waits for us, and not a moment after it. */
+	close(keeper->claim.state_fd);
 }
 
 static void serve(struct keeper *keeper) __attribute__((noreturn));
