@@ -53,6 +53,7 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ THREADS | KEEPER, "rt_sigprocmask", { ANY }, "raise(), the end of a thread" },
 	{ THREADS | KEEPER, "sched_yield", { ANY }, "spinning libraries" },
 	{ THREADS | KEEPER, "sched_getaffinity", { ANY }, "malloc() asks how many processors there are" },
+	{ THREADS | KEEPER, "sysinfo", { ANY }, "qsort() asks how much memory there is" },
 	{ THREADS | KEEPER, "getpid", { ANY }, "raise()" },
 	{ THREADS | KEEPER, "gettid", { ANY }, "raise()" },
 	{ THREADS | KEEPER, "tgkill", { IS_OURSELVES(0) }, "raise(): abort(), the default of a signal that was caught" },

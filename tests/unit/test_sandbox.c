@@ -245,10 +245,20 @@ static int nothing_bad_is_allowed(struct sandbox_report *report)
 	return good && fd < 0 && (opens ? errno == ENOENT || errno == EACCES : errno == EPERM) ? HOLDS : FAILS;
 }
 
+static int by_value(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
 static int what_all_need_is_allowed(struct sandbox_report *report)
 {
+	static int numbers[1 << 20];
 	(void)report;
 	sandbox_enter(kind);
+	/* Large enough for the C library to ask the system how much memory it may take. */
+	for (int i = 0; i < 1 << 20; i++)
+		numbers[i] = i % 1000 * 7919 % 65537;
+	qsort(numbers, 1 << 20, sizeof(numbers[0]), by_value);
 	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *memory = malloc(1 << 20);
 	const bool good =
@@ -259,10 +269,10 @@ static int what_all_need_is_allowed(struct sandbox_report *report)
 
 Test(sandbox, calls_of_threads)
 {
-	const struct sandbox_spec spec = { .action = SANDBOX_REFUSE };
+	const struct sandbox_spec spec = { .action = SANDBOX_REFUSE }, strict = { .action = SANDBOX_KILL };
 	for (kind = SANDBOX_LOOP; kind <= SANDBOX_RELAY; kind++) {
 		EXPECT_HOLDS(&spec, nothing_bad_is_allowed);
-		EXPECT_HOLDS(&spec, what_all_need_is_allowed);
+		EXPECT_HOLDS(&strict, what_all_need_is_allowed);
 	}
 }
 
