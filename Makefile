@@ -178,12 +178,20 @@ $(BUILD)/tests/fs-check: tests/shares/fs-check.c | $(BUILD)/.packages
 
 $(BUILD)/tests/test_disk_nbd: | $(BUILD)/trvmm-nbd
 
+# A hostile user of Linux guests.
+$(BUILD)/tests/hostile: tests/e2e/hostile.c guest/agent/protocol.h | $(BUILD)/.packages
+	@mkdir -p $(@D)
+	$(call say,GUEST,$<)
+	$(Q)musl-gcc -std=gnu11 $(WARNINGS) -Os -D_GNU_SOURCE -I. -static -s -o $@ $<
+
 include tests/guests/guests.mk
 
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
 	$(Q)tests/check --unit $(BUILD)
 
 check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(SHARE_TESTS) ## all tests; ends with `N passed, N failed, N skipped`
+
+check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(BUILD)/tests/fs-check $(BUILD)/tests/hostile ## all tests; ends with `N passed, N failed, N skipped`
 	$(Q)tests/check $(BUILD)
 
 # The sanitizers' builds use a stand-in for Criterion that runs tests in the program itself: the thread sanitizer cannot follow
