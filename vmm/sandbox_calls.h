@@ -139,6 +139,7 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ FS, "linkat", { ANY }, "LINK" },
 	{ FS, "unlinkat", { ANY }, "UNLINK, RMDIR" },
 	{ FS, "renameat2", { ANY }, "RENAME" },
+	{ FS, "renameat", { ANY }, "the same without flags, as the C library does it" },
 	{ FS, "fchmodat", { ANY }, "SETATTR, through /proc/self/fd" },
 	{ FS, "fchownat", { ANY }, "the same" },
 	{ FS, "utimensat", { ANY }, "the same" },
