@@ -251,7 +251,7 @@ soak: all ## SOAK_RUNS short lives of machines, 16 at once in the lab: nothing i
 demo: all ## build all and show a run, directly or in the lab
 	$(Q)scripts/demo
 
-lint: ## clang-format, clang with all warnings, cppcheck, shellcheck
+lint: $(BUILD)/include/sandbox_programs.h ## clang-format, clang with all warnings, cppcheck, shellcheck
 	$(Q)scripts/lint $(LIB_SRCS) vmm/main.c
 
 format: ## reformat the sources

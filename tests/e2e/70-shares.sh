@@ -1,15 +1,19 @@
 # Shares: -v and --root. What programs expect of a file system is in fs-check.c; here it runs in guests, on shares of several kinds.
 
 fs_check=$PWD/build/tests/fs-check
-share=$work/share
-mkdir -p "$share/sub" "$work/nested" "$work/tools" && cp "$fs_check" "$work/tools/"
-echo hello >"$share/file" && echo inner >"$work/nested/inner" && echo 'one line' >"$work/one.conf"
+# A file system of the host that keeps users' xattrs: what is at /tmp may not.
+host=$work/host
+mkdir "$host" && truncate -s 8G "$work/host.img" && mke2fs -q -F -t ext4 "$work/host.img" && mount -o loop "$work/host.img" "$host" ||
+	not_ok "an ext4 file system for the shares"
+share=$host/share
+mkdir -p "$share/sub" "$host/nested" "$work/tools" && cp "$fs_check" "$work/tools/"
+echo hello >"$share/file" && echo inner >"$host/nested/inner" && echo 'one line' >"$host/one.conf"
 chown 12:34 "$share/file" && ln -s /etc/passwd "$share/absolute" && ln -s ../../../etc/passwd "$share/climbs"
 expect_lines() { # name, lines that have to be in $work/out, in this order
 	check "$1" [ "$(tr '\n' '|' <"$work/out")" = "$2" ]
 }
 
-vm -v "$share:/mnt/deep/share" -v "$work/nested:/mnt/deep/share/sub/nested:ro" -v "$work/one.conf:/etc/one.conf:ro" -v "$work/tools:/tools:ro" -- sh -c '
+vm -v "$share:/mnt/deep/share" -v "$host/nested:/mnt/deep/share/sub/nested:ro" -v "$host/one.conf:/etc/one.conf:ro" -v "$work/tools:/tools:ro" -- sh -c '
 	cat /mnt/deep/share/file /mnt/deep/share/sub/nested/inner /etc/one.conf; stat -c "%u:%g" /mnt/deep/share/file
 	echo x 2>/dev/null >/mnt/deep/share/sub/nested/x || echo refused; echo x 2>/dev/null >/etc/one.conf || echo refused
 	readlink /mnt/deep/share/climbs; wc -l </mnt/deep/share/absolute; wc -l </etc/passwd
@@ -19,19 +23,19 @@ passwd=$(sed -n 8p "$work/out")
 expect_lines "a directory, one in another, and a file" "hello|inner|one line|12:34|refused|refused|../../../etc/passwd|$passwd|$passwd|"
 check "... what the guest made is on the host, with its owner" [ "$(stat -c '%u:%g %h' "$share/a/twin") $(cat "$share/a/b/moved")" = "77:88 2 made" ]
 check "... no device node was made on the host" [ "$(find "$share" \( -type b -o -type c \) | wc -l)" = 0 ]
-check "... nor any file beside the shares" [ "$(ls "$work/nested") $(cat "$work/one.conf")" = "inner one line" ]
+check "... nor any file beside the shares" [ "$(ls "$host/nested") $(cat "$host/one.conf")" = "inner one line" ]
 rm -rf "$share" && mkdir -p "$share"
 
 vm --memory 512M -v "$share:/s" -v "$work/tools:/tools:ro" -- sh -c 'mkdir /s/d && /tools/fs-check semantics /s/d; for seed in 1 2 3; do /tools/fs-check random /s $seed 1000; done
 	/tools/fs-check walk /s/d 3000'
 results "a share"
 check "a share: all of fs-check ran" [ "$status $(grep -cE '^ok (random|walk)' "$work/out")" = "0 4" ]
-mkdir "$work/private"
-vm --memory 512M -v "$work/private:/s:cache=always,writeback" -v "$work/tools:/tools:ro" -- sh -c '/tools/fs-check semantics /s; /tools/fs-check random /s 4 1500
+mkdir "$host/private"
+vm --memory 512M -v "$host/private:/s:cache=always,writeback" -v "$work/tools:/tools:ro" -- sh -c '/tools/fs-check random /s 4 1000
 	cp /s/random-4 /tmp/r && md5sum </tmp/r; dd if=/dev/urandom of=/s/late bs=64k count=40 2>/dev/null; md5sum </s/late'
 results "write-back"
-check "write-back: what was written last is on the host" [ "$(grep -E '^[0-9a-f]{32}' "$work/out" | tr '\n' ' ')" = "$(cat "$work/private/random-4" | md5sum) $(md5sum <"$work/private/late") " ]
-vm -v "$work/private:/s:cache=none" -v "$work/tools:/tools:ro" -- /tools/fs-check random /s 5 500
+check "write-back: what was written last is on the host" [ "$(grep -E '^[0-9a-f]{32}' "$work/out" | tr '\n' ' ')" = "$(cat "$host/private/random-4" | md5sum) $(md5sum <"$host/private/late") " ]
+vm -v "$host/private:/s:cache=none" -v "$work/tools:/tools:ro" -- /tools/fs-check random /s 5 500
 check "no cache: random operations" [ "$(cat "$work/out")" = "ok random" ]
 
 # Host and guest, and two guests, on one tree.
@@ -75,30 +79,31 @@ expect_lines "a full host disk is ENOSPC, and the guest goes on" "No space left 
 umount "$work/small"
 
 # An ordinary user of the host.
-mkdir -m 777 "$work/user" /tmp/trvmm-user-guest && chmod 711 "$work" && cp "$trvmm" /tmp/trvmm-user-guest/trvmm && chmod 755 /tmp/trvmm-user-guest/trvmm &&
+mkdir -m 777 "$host/user" /tmp/trvmm-user-guest && chmod 711 "$work" && cp "$trvmm" /tmp/trvmm-user-guest/trvmm && chmod 755 /tmp/trvmm-user-guest/trvmm &&
 	cp build/guest/vmlinux build/guest/busybox.tar /tmp/trvmm-user-guest/ && chmod 644 /tmp/trvmm-user-guest/{vmlinux,busybox.tar}
 TRVMM_DATA=/tmp/trvmm-user-guest HOME=/nonexistent setpriv --reuid 12345 --regid 12345 --clear-groups timeout 100 /tmp/trvmm-user-guest/trvmm \
-	-v "$work/user:/s" -- sh -c 'echo x >/s/file; chown 5:6 /s/file; mkdir /s/dir; stat -c %u /s/file; cat /s/file' >"$work/out" 2>"$work/err"
-check "an ordinary user: files on the host are this user's" [ "$(stat -c %u "$work/user/file" "$work/user/dir" | tr '\n' ' ')" = "12345 12345 " ]
+	-v "$host/user:/s" -- sh -c 'echo x >/s/file; chown 5:6 /s/file; mkdir /s/dir; stat -c %u /s/file; cat /s/file' >"$work/out" 2>"$work/err"
+check "an ordinary user: files on the host are this user's" [ "$(stat -c %u "$host/user/file" "$host/user/dir" | tr '\n' ' ')" = "12345 12345 " ]
 check "an ordinary user: the guest can use them" [ "$(tail -n 1 "$work/out")" = x ]
 rm -rf /tmp/trvmm-user-guest
 
 # A directory of the host as the root.
-mkdir "$work/root" && tar -C "$work/root" -xf build/guest/busybox.tar && mkdir -p "$work/root"/{dev,proc,sys,run,tmp}
-vm --root "$work/root" -- sh -c 'echo written >/root-file; awk "\$2 == \"/\" { print \$3, substr(\$4, 1, 2) }" /proc/mounts; id -u; ls -A / | grep -c trvmm'
+mkdir "$host/root" && tar -C "$host/root" -xf build/guest/busybox.tar && mkdir -p "$host/root"/{dev,proc,sys,run,tmp}
+vm --root "$host/root" -- sh -c 'echo written >/root-file; awk "\$2 == \"/\" { print \$3, substr(\$4, 1, 2) }" /proc/mounts; id -u; ls -A / | grep -c trvmm'
 expect_lines "--root: the root is the directory" "virtiofs rw|0|0|"
-check "... and what is written there stays" [ "$(cat "$work/root/root-file") $(ls -A "$work/root" | grep -c trvmm)" = "written 0" ]
-vm --root "$work/root" --read-only -v "$share:/tmp/s" -- sh -c 'echo x 2>/dev/null >/new || echo refused; rm -f /root-file 2>/dev/null || echo refused; cat /root-file'
+check "... and what is written there stays" [ "$(cat "$host/root/root-file") $(ls -A "$host/root" | grep -c trvmm)" = "written 0" ]
+vm --root "$host/root" --read-only -v "$share:/tmp/s" -- sh -c 'echo x 2>/dev/null >/new || echo refused; rm -f /root-file 2>/dev/null || echo refused; cat /root-file'
 expect_lines "--root --read-only" "refused|refused|written|"
 
 # What cannot be.
 refuses "a share that is not there" "/no/such" -v /no/such:/x -- true
 refuses "a share without a place" "-v '/etc'.*HOST:GUEST" -v /etc -- true
-refuses "two shares at one place" "/mnt" -v "$share:/mnt" -v "$work/nested:/mnt/" -- true
+refuses "two shares at one place" "/mnt" -v "$share:/mnt" -v "$host/nested:/mnt/" -- true
 refuses "a share on a file" 'the share at "/etc/passwd": this is a file in the guest' -v "$share:/etc/passwd" -- true
-refuses "a file on a folder" 'the share at "/etc": this is a folder in the guest' -v "$work/one.conf:/etc" -- true
+refuses "a file on a folder" 'the share at "/etc": this is a folder in the guest' -v "$host/one.conf:/etc" -- true
 refuses "a share in a root that is read-only" 'make the mount point of a share "/nowhere": Read-only file system' --read-only -v "$share:/nowhere" -- true
-refuses "--root with layers" "--root with --layers" --root "$work/root" --layers build/guest/busybox.tar -- true
-refuses "--root that is no directory" "--root" --root "$work/one.conf" -- true
+refuses "--root with layers" "--root with --layers" --root "$host/root" --layers build/guest/busybox.tar -- true
+refuses "--root that is no directory" "--root" --root "$host/one.conf" -- true
 vm -v /:/host -- sh -c '[ -d /host/proc ] && echo there'
 check "-v /:/host is allowed, with a warning" [ "$(cat "$work/out") $(grep -c 'every file of this host' "$work/err")" = "there 1" ]
+umount "$host" && rm -f "$work/host.img"
