@@ -86,7 +86,7 @@ bool range_digest_recall(const struct cache *cache, const struct file_range *ran
 {
 	const struct file_identity identity = file_identity_of(range->st);
 	char name[64];
-	struct memory memory;
+	struct memory memory = { 0 };
 	memory_name(range, name, sizeof(name));
 	const int fd = cache_open_file(cache, "digests", name);
 	if (fd < 0)

@@ -121,7 +121,7 @@ static void serve(struct keeper *keeper) __attribute__((noreturn));
 
 static void serve(struct keeper *keeper)
 {
-	struct keeper_message message;
+	struct keeper_message message = { 0 };
 	while (receive(keeper->socket, &message, NULL, NULL) == 1) {
 		if (message.order == KEEPER_OWNS)
 			keeper->owns_vsock = keeper->spec.vsock_path != NULL;

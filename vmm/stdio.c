@@ -188,25 +188,25 @@ static int start_end(int result, struct stdio_end *made, struct stdio_end *end)
 
 int stdio_relay_read(int fd, struct stdio_end *end)
 {
-	struct stdio_end made;
+	struct stdio_end made = { -1, -1, NULL };
 	return start_end(prepare_relay(fd, true, &made), &made, end);
 }
 
 int stdio_relay_write(int fd, struct stdio_end *end)
 {
-	struct stdio_end made;
+	struct stdio_end made = { -1, -1, NULL };
 	return start_end(prepare_relay(fd, false, &made), &made, end);
 }
 
 int stdio_open_read(int fd, struct stdio_end *end)
 {
-	struct stdio_end made;
+	struct stdio_end made = { -1, -1, NULL };
 	return start_end(prepare_end(fd, true, &made), &made, end);
 }
 
 int stdio_open_write(int fd, struct stdio_end *end)
 {
-	struct stdio_end made;
+	struct stdio_end made = { -1, -1, NULL };
 	return start_end(prepare_end(fd, false, &made), &made, end);
 }
 

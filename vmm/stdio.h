@@ -8,8 +8,8 @@
  *   pipe, FIFO, terminal                                   opened again through /proc/self/fd: a description of our own, O_NONBLOCK
  *   socket, or anything that could not be opened again     a thread that reads or writes it, joined by a pipe
  *
- * The threads do read, write, poll, close and then end; they block all signals. A process that is to be confined prepares its ends first and
- * starts their threads when it is (vmm/sandbox.h).
+ * The threads do read, write, poll, close and then end; they block all signals. A process that is to be confined prepares its ends first
+ * and starts their threads when it is (vmm/sandbox.h).
  * The process must ignore SIGPIPE.
  *
  * A pipe that was opened again still has the original descriptor as a reader or writer. A program that wants its peer to notice
@@ -21,7 +21,7 @@
 struct relay_job;
 
 struct stdio_end {
-	int fd;      /* does not block, CLOEXEC; owned by the caller */
+	int fd; /* does not block, CLOEXEC; owned by the caller */
 	int done_fd; /* writing through a thread: hung up (EPOLLHUP) when that has written all and ended; owned likewise. Else -1 */
 	struct relay_job *waiting; /* the thread's work, until it is started; NULL: there is none, or it runs */
 };
@@ -38,8 +38,8 @@ int stdio_start(struct stdio_end *end);
 void stdio_discard(struct stdio_end *end);
 
 /*
- * An end of what another process has sent us: files that never wait, and pipes, as they are. Pipes should not block. Needs no thread and opens
- * nothing. Returns 0, -EINVAL for anything else, or -errno.
+ * An end of what another process has sent us: files that never wait, and pipes, as they are. Pipes should not block. Needs no thread and
+ * opens nothing. Returns 0, -EINVAL for anything else, or -errno.
  */
 int stdio_take(int fd, struct stdio_end *end);
 
