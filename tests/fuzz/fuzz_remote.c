@@ -15,6 +15,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "tests/fuzz/input.h"
 #include "vmm/remote_server.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -77,19 +78,6 @@ static int listen_anywhere(void)
 
 /* ---- the actions ------------------------------------------------------------------------------------------------------------- */
 
-struct input {
-	const uint8_t *at;
-	size_t left;
-};
-
-static uint32_t take(struct input *in, unsigned bytes)
-{
-	uint32_t value = 0;
-	for (unsigned i = 0; i < bytes && in->left; i++, in->left--)
-		value |= (uint32_t)*in->at++ << (8 * i);
-	return value;
-}
-
 static void say(int client, const void *bytes, size_t length, unsigned fd_count)
 {
 	union {
@@ -122,20 +110,20 @@ static void say_request(struct input *in, int client)
 		uint8_t body[128];
 	} m;
 	memset(&m, 0, sizeof(m));
-	const uint32_t type = take(in, 1) % 7, length = take(in, 1) % (sizeof(m.body) + 1), fd_count = take(in, 1) % 9;
+	const uint32_t type = take32(in, 1) % 7, length = take32(in, 1) % (sizeof(m.body) + 1), fd_count = take32(in, 1) % 9;
 	m.header.magic = le32_make(REMOTE_MAGIC);
 	m.header.version = le32_make(REMOTE_VERSION);
 	m.header.type = le32_make(type);
 	m.header.length = le32_make(length);
 	for (size_t i = 0; i < length; i++)
-		m.body[i] = (uint8_t)take(in, 1);
+		m.body[i] = (uint8_t)take32(in, 1);
 	say(client, &m, sizeof(m.header) + length, fd_count);
 }
 
 static void act(struct input *in)
 {
 	uint8_t raw[256];
-	const uint32_t action = take(in, 1) % 6, index = take(in, 1);
+	const uint32_t action = take32(in, 1) % 6, index = take32(in, 1);
 	int *client = &clients[index % CLIENTS];
 	switch (action) {
 	case 0:
@@ -150,8 +138,8 @@ static void act(struct input *in)
 		break;
 	case 3:
 		for (size_t i = 0; i < index; i++)
-			raw[i] = (uint8_t)take(in, 1);
-		say(*client, raw, index, take(in, 1) % 9);
+			raw[i] = (uint8_t)take32(in, 1);
+		say(*client, raw, index, take32(in, 1) % 9);
 		break;
 	case 4:
 		if (*client >= 0)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "guest/agent/protocol.h"
+#include "tests/fuzz/input.h"
 #include "vmm/session.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -106,19 +107,6 @@ static void start(const struct session_spec *spec, size_t index)
 
 /* ---- the actions ------------------------------------------------------------------------------------------------------------- */
 
-struct input {
-	const uint8_t *at;
-	size_t left;
-};
-
-static uint32_t take(struct input *in, unsigned bytes)
-{
-	uint32_t value = 0;
-	for (unsigned i = 0; i < bytes && in->left; i++, in->left--)
-		value |= (uint32_t)*in->at++ << (8 * i);
-	return value;
-}
-
 static void say(const void *bytes, size_t length)
 {
 	/* The connection may have ended, or be full. */
@@ -134,22 +122,22 @@ static void say_message(struct input *in)
 		uint8_t text[64];
 	} m;
 	memset(&m, 0, sizeof(m));
-	const uint32_t type = take(in, 1) % 9, length = take(in, 1) % (sizeof(m) - sizeof(m.header) + 1);
+	const uint32_t type = take32(in, 1) % 9, length = take32(in, 1) % (sizeof(m) - sizeof(m.header) + 1);
 	m.header.type = le32_make(type);
 	m.header.length = le32_make(length);
-	const uint32_t number = take(in, 1) % 5;
+	const uint32_t number = take32(in, 1) % 5;
 	m.session = le32_make(type == AGENT_HELLO && number == 2 ? AGENT_PROTOCOL_VERSION : number);
-	m.value = le32_make(take(in, 2));
-	m.more = le32_make(take(in, 1));
+	m.value = le32_make(take32(in, 2));
+	m.more = le32_make(take32(in, 1));
 	for (size_t i = 0; i < sizeof(m.text) && i < length; i++)
-		m.text[i] = (uint8_t)take(in, 1);
+		m.text[i] = (uint8_t)take32(in, 1);
 	say(&m, sizeof(m.header) + length);
 }
 
 static void act(struct input *in, const struct session_spec *spec)
 {
 	uint8_t raw[256];
-	const uint32_t action = take(in, 1) % 8, index = take(in, 1);
+	const uint32_t action = take32(in, 1) % 8, index = take32(in, 1);
 	switch (action) {
 	case 0:
 		connect_port(AGENT_PORT_CONTROL);
@@ -162,7 +150,7 @@ static void act(struct input *in, const struct session_spec *spec)
 		break;
 	case 3:
 		for (size_t i = 0; i < index; i++)
-			raw[i] = (uint8_t)take(in, 1);
+			raw[i] = (uint8_t)take32(in, 1);
 		say(raw, index);
 		break;
 	case 4:
@@ -198,7 +186,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(ended, 0, sizeof(ended));
 	loop = loop_create();
 	assert(loop);
-	spec.terminal = take(&in, 1) & 1;
+	spec.terminal = take32(&in, 1) & 1;
 	spec.stdin_fd = spec.stdout_fd = null;
 	start(&spec, 0);
 	while (in.left)

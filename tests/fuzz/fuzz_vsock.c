@@ -6,6 +6,7 @@
  * assertions, the sanitizers and "it comes to rest" are what is checked.
  */
 #define DRV_TX_BYTES (512u << 10)
+#include "tests/fuzz/input.h"
 #include "tests/unit/vsock_driver.h"
 
 #define HOSTS 8
@@ -15,20 +16,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static struct drv drv;
 static int hosts[HOSTS];
 static unsigned host_count;
-
-struct input {
-	const uint8_t *at;
-	size_t left;
-};
-
-static uint32_t take(struct input *in, unsigned bytes)
-{
-	uint32_t value = 0;
-
-	for (unsigned i = 0; i < bytes && in->left; i++, in->left--)
-		value |= (uint32_t)*in->at++ << (8 * i);
-	return value;
-}
 
 static void forget_host(unsigned index)
 {
@@ -46,7 +33,7 @@ static int accept_various(void *data, uint32_t port, struct vsock_ends *ends)
 	(void)port;
 	if (host_count == HOSTS)
 		return -ECONNREFUSED;
-	switch (take(data, 1) % 5) {
+	switch (take32(data, 1) % 5) {
 	case 0:
 		if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0) {
 			made.read_fd = made.write_fd = pair[1];
@@ -108,7 +95,7 @@ static void some_packet(struct input *in)
 {
 	static const uint32_t lengths[] = { 0, 1, 5, 100, 4096, 30000, 65536, UINT32_MAX };
 	static const uint64_t cids[] = { DRV_CID, DRV_CID, VSOCK_HOST_CID, UINT64_MAX };
-	const uint32_t what = take(in, 3);
+	const uint32_t what = take32(in, 3);
 	struct drv_packet *packet = drv_packet(&drv, (uint16_t)(what & 15), 5000 + (what >> 4 & 3), what >> 6 & 1 ? 2001 : 2000);
 	uint32_t cuts[4], at = 0;
 
@@ -116,17 +103,17 @@ static void some_packet(struct input *in)
 	packet->flags = what >> 7 & 3;
 	packet->len = lengths[what >> 9 & 7];
 	if ((what >> 12 & 15) == 15) {
-		packet->src_cid = cids[take(in, 1) & 3];
-		packet->dst_cid = cids[take(in, 1) & 3];
-		packet->type = (uint16_t)take(in, 2);
+		packet->src_cid = cids[take32(in, 1) & 3];
+		packet->dst_cid = cids[take32(in, 1) & 3];
+		packet->type = (uint16_t)take32(in, 2);
 	}
 	if (what >> 16 & 1)
-		packet->buf_alloc = take(in, 4);
+		packet->buf_alloc = take32(in, 4);
 	if (what >> 17 & 1)
-		packet->fwd_cnt = take(in, 4);
+		packet->fwd_cnt = take32(in, 4);
 	const unsigned count = what >> 18 & 3;
 	for (unsigned i = 0; i < count; i++)
-		cuts[i] = at += 1 + take(in, 1);
+		cuts[i] = at += 1 + take32(in, 1);
 	const uint32_t bytes = packet->len > 65536 ? 10 : packet->len;
 	const uint32_t held = (what >> 20 & 7) == 7 ? bytes / 2 : bytes;
 	unsigned fitting = 0;
@@ -139,14 +126,14 @@ static void some_packet(struct input *in)
 /* A descriptor of raw bytes, and where it points to. */
 static void raw_chain(struct input *in, unsigned queue)
 {
-	const unsigned index = take(in, 1);
-	const gpa_t addr = (in->left & 1) ? drv.tx_area + take(in, 2) : take(in, 4);
+	const unsigned index = take32(in, 1);
+	const gpa_t addr = (in->left & 1) ? drv.tx_area + take32(in, 2) : take32(in, 4);
 	uint8_t header[64];
 
 	for (unsigned i = 0; i < sizeof(header); i++)
-		header[i] = (uint8_t)take(in, 1);
+		header[i] = (uint8_t)take32(in, 1);
 	memcpy(drv_ptr(&drv, drv.tx_area), header, sizeof(header));
-	drv_put_desc(&drv, queue, index, addr, take(in, 2), (uint16_t)(take(in, 1) & 7), (uint16_t)take(in, 1));
+	drv_put_desc(&drv, queue, index, addr, take32(in, 2), (uint16_t)(take32(in, 1) & 7), (uint16_t)take32(in, 1));
 	if (drv.queues[queue].in_flight < DRV_QUEUE_SIZE)
 		drv_publish(&drv, queue, (uint16_t)index);
 }
@@ -154,7 +141,7 @@ static void raw_chain(struct input *in, unsigned queue)
 static void host_action(struct input *in)
 {
 	static uint8_t buffer[65536];
-	const uint32_t what = take(in, 2);
+	const uint32_t what = take32(in, 2);
 	const int fd = host_count ? hosts[(what & 255) % host_count] : -1;
 
 	switch (what >> 8 & 7) {
@@ -199,7 +186,7 @@ static void guest_action(void)
 
 static void action(struct input *in)
 {
-	switch (take(in, 1) % 16) {
+	switch (take32(in, 1) % 16) {
 	case 0:
 	case 1:
 	case 2:
@@ -212,7 +199,7 @@ static void action(struct input *in)
 		drv_notify(&drv, VSOCK_QUEUE_TX);
 		break;
 	case 7:
-		drv_notify(&drv, take(in, 1) % 3);
+		drv_notify(&drv, take32(in, 1) % 3);
 		break;
 	case 8:
 	case 9:
@@ -226,15 +213,15 @@ static void action(struct input *in)
 		guest_action();
 		break;
 	case 13:
-		raw_chain(in, take(in, 1) % 3);
+		raw_chain(in, take32(in, 1) % 3);
 		break;
 	case 14:
-		drv.keep_rx = take(in, 1) & 1;
+		drv.keep_rx = take32(in, 1) & 1;
 		break;
 	default:
-		if (take(in, 1) % 8 == 0) {
+		if (take32(in, 1) % 8 == 0) {
 			drv_reset(&drv);
-			drv_activate(&drv, take(in, 1) & 1);
+			drv_activate(&drv, take32(in, 1) & 1);
 		}
 		break;
 	}
@@ -251,10 +238,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	host_count = 0;
 	const int listening = virtio_vsock_listen(drv.vsock, 2000, 2000, accept_various, &in);
 	assert(listening == 0);
-	drv.vsock->first_cnt = take(&in, 4);
-	drv.vsock->grant_shift = take(&in, 1) & 7; /* 2 KiB, with which backlogs are soon full */
-	drv.rx_buffer_bytes = 1 + take(&in, 2) % DRV_RX_BUFFER;
-	drv_activate(&drv, take(&in, 1) & 1);
+	drv.vsock->first_cnt = take32(&in, 4);
+	drv.vsock->grant_shift = take32(&in, 1) & 7; /* 2 KiB, with which backlogs are soon full */
+	drv.rx_buffer_bytes = 1 + take32(&in, 2) % DRV_RX_BUFFER;
+	drv_activate(&drv, take32(&in, 1) & 1);
 	while (in.left)
 		action(&in);
 	const bool rests = drv_settle(&drv);

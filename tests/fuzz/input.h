@@ -19,4 +19,10 @@ static inline uint64_t take(struct input *in, unsigned bytes)
 	return value;
 }
 
+/* At most 4 bytes. */
+static inline uint32_t take32(struct input *in, unsigned bytes)
+{
+	return (uint32_t)take(in, bytes);
+}
+
 #endif
