@@ -104,6 +104,20 @@ static int way_write_kept(struct relay *relay, unsigned index)
 	return 0;
 }
 
+/* An empty message is never sent; the call only says whether one could be. vsock tells of a closed peer in no other way. */
+static bool is_broken(int fd)
+{
+	return send(fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN;
+}
+
+/* Whether the end that was read from fds[end] is a reset. It has to be known before that end is passed on: who got one takes what came for all. */
+static bool end_is_reset(const struct relay *relay, unsigned end)
+{
+	if (relay->was_reset[end] && *relay->was_reset[end])
+		return true;
+	return relay->close_is_reset[end] && !relay->ways[!end].over && is_broken(relay->fds[end]);
+}
+
 static int way_run(struct relay *relay, unsigned index, uint8_t *scratch)
 {
 	struct relay_way *way = &relay->ways[index];
@@ -114,7 +128,7 @@ static int way_run(struct relay *relay, unsigned index, uint8_t *scratch)
 			continue;
 		if (got < 0)
 			return errno == EAGAIN ? 0 : -errno;
-		if (got == 0 && relay->was_reset[index] && *relay->was_reset[index])
+		if (got == 0 && end_is_reset(relay, index))
 			return -ECONNRESET;
 		if (got == 0) {
 			way->over = true;
@@ -128,12 +142,6 @@ static int way_run(struct relay *relay, unsigned index, uint8_t *scratch)
 			result = way_keep(way, scratch + taken, (size_t)(got - taken));
 	}
 	return result;
-}
-
-/* An empty message is never sent; the call only says whether one could be. vsock tells of a closed peer in no other way. */
-static bool is_broken(int fd)
-{
-	return send(fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN;
 }
 
 /* A reset is seen even where nothing is read any more. EPIPE is that of a peer who had ended its words before: that stays true. */

@@ -27,6 +27,8 @@ struct relay {
 	struct relay_way ways[2];
 	/* True: what looks like the end of fds[i] is a reset, which its kind of socket cannot say. Borrowed; NULL: it can. */
 	const bool *was_reset[2];
+	/* fds[i] is a vsock, whose peer sends a half close first unless it resets: an end in both directions at once is a reset. */
+	bool close_is_reset[2];
 };
 
 /* All zero but the descriptors. */

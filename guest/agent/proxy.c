@@ -149,6 +149,7 @@ static void proxied_create(int fd)
 	p->line_length = 0;
 	p->watched[END_VSOCK] = p->watched[END_TCP] = WATCHED_NOT;
 	relay_init(&p->relay, fd, -1);
+	p->relay.close_is_reset[END_VSOCK] = true;
 	proxied_watch(p, END_VSOCK, EPOLLIN);
 }
 

@@ -1008,7 +1008,7 @@ Test(agent, proxy_keeps_half_close)
 	host_close(&host, CLOSED);
 }
 
-/* A server whose client broke off must not take what it got for all. A Unix socket says that only with bytes unread, vsock always. */
+/* A server whose client broke off must not take what it got for all: a close with no half close before is how vsock says it. */
 Test(agent, proxy_passes_resets_on)
 {
 	const struct linger none = { .l_onoff = 1 };
@@ -1024,6 +1024,16 @@ Test(agent, proxy_passes_resets_on)
 	close(client);
 	cr_expect(recv(peer, &byte, 1, 0) == -1 && errno == ECONNRESET);
 	close(peer);
+
+	for (int i = 0; i < 20; i++) { /* it must never see an end before the reset */
+		client = proxy_connect(&host, line);
+		peer = server_accept(server, client, line);
+		cr_assert(write(client, "half", 4) == 4);
+		close(client);
+		expect_text(peer, "half");
+		cr_expect(recv(peer, &byte, 1, 0) == -1 && errno == ECONNRESET);
+		close(peer);
+	}
 
 	client = proxy_connect(&host, line);
 	peer = server_accept(server, client, line);
