@@ -51,7 +51,7 @@ else
 		socat -U TCP-LISTEN:72,bind=127.0.0.1 "SYSTEM:seq 100000000 | head -c '$stream_bytes'" 2>/dev/null &
 		socat TCP-LISTEN:73,bind=127.0.0.1,linger=0,shut-close "SYSTEM:head -c 4" 2>/dev/null &
 		socat -d -u TCP-LISTEN:74,bind=127.0.0.1 /dev/null 2>&1 | grep -o "Connection reset by peer" &
-		sleep 2; echo ready; wait' </dev/null >"$work/out" 2>"$work/err" &
+		sleep 2; echo ready; exec sleep 1000' </dev/null >"$work/out" 2>"$work/err" &
 	machine=$!
 	for _ in $(seq 900); do grep -q ready "$work/out" && break; sleep 0.1; done
 	check "nginx behind -p: the machine starts" grep -q ready "$work/out"

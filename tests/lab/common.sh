@@ -26,3 +26,10 @@ lab_folder() {
 	digest=$({ basename "$1"; cat "$lab/init" "$lab/modules" "$lab/setup"; } | sha256sum)
 	printf '%s/lab-%s\n' "$cache" "${digest:0:16}"
 }
+
+# The folder of the QEMU that was built by these scripts: see qemu/build.
+qemu_folder() {
+	local digest
+	digest=$(cat "$lab/qemu/build" "$lab"/qemu/*.patch | sha256sum)
+	printf '%s/qemu-%s\n' "$cache" "${digest:0:16}"
+}
