@@ -111,10 +111,10 @@ $(BUILD)/trvmm: $(BUILD)/obj/vmm/main.o $(BUILD)/obj/vmm/guest_blobs.o $(BUILD)/
 	$(Q)$(CC) $(LDFLAGS_MAIN) -o $@ $^ $(LDLIBS)
 
 # The NBD client is a program of its own: libnbd's libraries cannot be linked statically.
-$(BUILD)/trvmm-nbd: devices/virtio-blk/nbd/nbd_bridge.c devices/virtio-blk/nbd/nbd_bridge.h | $(BUILD)/.packages
-	@mkdir -p $(@D)
+NBD_SRCS := $(addprefix devices/virtio-blk/nbd/, nbd_bridge.c nbd_connector.c nbd_uri.c)
+$(BUILD)/trvmm-nbd: $(NBD_SRCS:%.c=$(BUILD)/obj/%.o) $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
-	$(Q)$(CC) -std=gnu11 $(WARNINGS) $(CFLAGS) $(if $(SANITIZE),-fsanitize=$(SANITIZE),$(HARDEN)) -fPIE -pie -D_GNU_SOURCE -I. -o $@ $< -lnbd
+	$(Q)$(CC) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) -pie -Wl,-z,relro,-z,now -Wl,--gc-sections -o $@ $^ -lnbd
 
 # ---- what runs in the guest -----------------------------------------------------------------------------------------------------
 $(BUILD)/guest/agent: $(AGENT_SRCS) $(wildcard guest/agent/*.h) base/le.h base/relay.h | $(BUILD)/.packages
@@ -176,7 +176,7 @@ $(BUILD)/tests/fs-check: tests/shares/fs-check.c | $(BUILD)/.packages
 	$(call say,TOOL,$@)
 	$(Q)musl-gcc -std=gnu11 -Wall -Wextra -Werror -O2 -D_GNU_SOURCE -static -o $@ $<
 
-$(BUILD)/tests/test_disk_nbd: | $(BUILD)/trvmm-nbd
+$(BUILD)/tests/test_disk_nbd $(BUILD)/tests/test_nbd_sandbox: | $(BUILD)/trvmm-nbd
 
 # A hostile user of Linux guests.
 $(BUILD)/tests/hostile: tests/e2e/hostile.c guest/agent/protocol.h | $(BUILD)/.packages

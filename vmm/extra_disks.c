@@ -36,19 +36,20 @@ static int open_layers(struct extra_disk *extra, const char *list, bool read_onl
 }
 
 /* The NBD client lies beside this program. */
-static int open_nbd(struct extra_disk *extra, const char *uri, bool read_only, struct error *err)
+static int open_nbd(struct extra_disk *extra, const struct options *options, const char *uri, bool read_only, struct error *err)
 {
+	const char *sandbox = options->no_sandbox ? "--no-sandbox" : options->sandbox_log ? "--sandbox-log" : "--sandbox";
 	char path[PATH_MAX];
 	const ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - sizeof("trvmm-nbd"));
 	if (length < 0)
 		return error_set(err, -errno, "finding this program: %s", strerror(errno));
 	path[length] = '\0';
 	strcpy(strrchr(path, '/') + 1, "trvmm-nbd");
-	return disk_nbd_open(path, uri, read_only, &extra->disk, err);
+	return disk_nbd_open(path, sandbox, uri, read_only, &extra->disk, err);
 }
 
 /* One SPEC[:ro]. */
-static int open_one(struct extra_disk *extra, const char *spec, struct error *err)
+static int open_one(struct extra_disk *extra, const struct options *options, const char *spec, struct error *err)
 {
 	const size_t length = strlen(spec), suffix = strlen(READ_ONLY_SUFFIX);
 	const bool read_only = length > suffix && !strcmp(spec + length - suffix, READ_ONLY_SUFFIX);
@@ -59,7 +60,7 @@ static int open_one(struct extra_disk *extra, const char *spec, struct error *er
 	if (!strncmp(what, LAYERS_PREFIX, strlen(LAYERS_PREFIX)))
 		rc = open_layers(extra, what + strlen(LAYERS_PREFIX), read_only, err);
 	else if (disk_nbd_is_uri(what))
-		rc = open_nbd(extra, what, read_only, err);
+		rc = open_nbd(extra, options, what, read_only, err);
 	else
 		rc = disk_raw_open(what, read_only, &extra->disk, err);
 	free(what);
@@ -76,7 +77,7 @@ int extra_disks_open(const struct options *options, struct extra_disks *all, str
 		return error_set(err, -ENOMEM, "out of memory");
 	for (; all->count < options->disk_count; all->count++) {
 		struct extra_disk *extra = &all->disks[all->count];
-		const int rc = open_one(extra, options->disks[all->count], err);
+		const int rc = open_one(extra, options, options->disks[all->count], err);
 		if (rc < 0) {
 			all->count++;
 			return rc;

@@ -48,6 +48,7 @@ const char *sandbox_kind_name(enum sandbox_kind kind)
 		[SANDBOX_DISK] = "disk",           [SANDBOX_DISK_FILES] = "disk with host directories",
 		[SANDBOX_FS] = "shared directory", [SANDBOX_RELAY] = "relay",
 		[SANDBOX_REAPER] = "reaper",       [SANDBOX_KEEPER] = "keeper",
+		[SANDBOX_NBD] = "NBD client",
 	};
 	return names[kind];
 }

@@ -28,6 +28,7 @@ enum sandbox_kind {
 	SANDBOX_RELAY, /* between a standard stream that may block and a pipe */
 	SANDBOX_REAPER, /* vmm/reaper.c */
 	SANDBOX_KEEPER, /* vmm/keeper.c, which stays outside otherwise */
+	SANDBOX_NBD, /* the program trvmm-nbd, which has but one thread */
 	SANDBOX_KINDS,
 };
 

@@ -26,8 +26,10 @@
 #define RELAY (1u << SANDBOX_RELAY)
 #define REAPER (1u << SANDBOX_REAPER)
 #define KEEPER (1u << SANDBOX_KEEPER)
+#define NBD (1u << SANDBOX_NBD)
 #define THREADS (LOOP | VCPU | DISK | FS | RELAY) /* that share this process */
-#define ALL (THREADS | REAPER | KEEPER)
+#define COMMON (THREADS | KEEPER | NBD)
+#define ALL (COMMON | REAPER)
 
 /* Conditions on the arguments, counted from 0. */
 /* clang-format off */
@@ -45,33 +47,33 @@
 
 static const struct sandbox_call sandbox_calls[] = {
 	/* ---- what a thread is ---- */
-	{ THREADS | KEEPER, "futex", { ANY }, "locks, conditions, joining" },
-	{ THREADS | KEEPER, "exit", { ANY }, "the end of a thread" },
+	{ COMMON, "futex", { ANY }, "locks, conditions, joining" },
+	{ COMMON, "exit", { ANY }, "the end of a thread" },
 	{ ALL, "exit_group", { ANY }, "the end of the process, which is the end of the VM" },
-	{ THREADS | KEEPER, "restart_syscall", { ANY }, "the kernel's own, after a stop" },
-	{ THREADS | KEEPER, "rt_sigreturn", { ANY }, "the end of a signal handler" },
-	{ THREADS | KEEPER, "rt_sigprocmask", { ANY }, "raise(), the end of a thread" },
-	{ THREADS | KEEPER, "sched_yield", { ANY }, "spinning libraries" },
-	{ THREADS | KEEPER, "sched_getaffinity", { ANY }, "malloc() asks how many processors there are" },
-	{ THREADS | KEEPER, "sysinfo", { ANY }, "qsort() asks how much memory there is" },
-	{ THREADS | KEEPER, "getpid", { ANY }, "raise()" },
-	{ THREADS | KEEPER, "gettid", { ANY }, "raise()" },
-	{ THREADS | KEEPER, "tgkill", { IS_OURSELVES(0) }, "raise(): abort(), the default of a signal that was caught" },
+	{ COMMON, "restart_syscall", { ANY }, "the kernel's own, after a stop" },
+	{ COMMON, "rt_sigreturn", { ANY }, "the end of a signal handler" },
+	{ COMMON, "rt_sigprocmask", { ANY }, "raise(), the end of a thread" },
+	{ COMMON, "sched_yield", { ANY }, "spinning libraries" },
+	{ COMMON, "sched_getaffinity", { ANY }, "malloc() asks how many processors there are" },
+	{ COMMON, "sysinfo", { ANY }, "qsort() asks how much memory there is" },
+	{ COMMON, "getpid", { ANY }, "raise()" },
+	{ COMMON, "gettid", { ANY }, "raise()" },
+	{ COMMON, "tgkill", { IS_OURSELVES(0) }, "raise(): abort(), the default of a signal that was caught" },
 	{ THREADS, "kill", { IS_OURSELVES(0) }, "terminal.c: the size may have changed while we were stopped" },
 	{ LOOP, "rt_sigaction", { ANY }, "terminal.c: what a stop and a continuation do" },
 
 	/* ---- memory: none that can be executed ---- */
-	{ THREADS | KEEPER, "mmap", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc(), buffers" },
-	{ THREADS | KEEPER, "mprotect", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc()" },
-	{ THREADS | KEEPER, "munmap", { ANY }, "free()" },
-	{ THREADS | KEEPER, "mremap", { ANY }, "realloc()" },
-	{ THREADS | KEEPER, "brk", { ANY }, "malloc()" },
-	{ THREADS | KEEPER, "madvise", { ANY }, "free(), the end of a thread's stack" },
+	{ COMMON, "mmap", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc(), buffers" },
+	{ COMMON, "mprotect", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc()" },
+	{ COMMON, "munmap", { ANY }, "free()" },
+	{ COMMON, "mremap", { ANY }, "realloc()" },
+	{ COMMON, "brk", { ANY }, "malloc()" },
+	{ COMMON, "madvise", { ANY }, "free(), the end of a thread's stack" },
 
 	/* ---- time ---- */
-	{ THREADS | KEEPER, "clock_gettime", { ANY }, "processor time; the rest where the vDSO does not answer" },
-	{ THREADS | KEEPER, "gettimeofday", { ANY }, "where the vDSO does not answer" },
-	{ THREADS | KEEPER, "time", { ANY }, "where the vDSO does not answer" },
+	{ COMMON, "clock_gettime", { ANY }, "processor time; the rest where the vDSO does not answer" },
+	{ COMMON, "gettimeofday", { ANY }, "where the vDSO does not answer" },
+	{ COMMON, "time", { ANY }, "where the vDSO does not answer" },
 	{ VCPU | DISK | FS, "clock_nanosleep", { ANY }, "limits: a guest that has used up its share waits" },
 	{ LOOP | DISK | FS, "timerfd_create", { ANY }, "timeouts of vsock, a session's grace" },
 	{ LOOP | DISK | FS, "timerfd_settime", { ANY }, "the same" },
@@ -90,10 +92,10 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ LOOP, "ioctl", { IS(1, FIONREAD) }, "vsock: whether more follows" },
 
 	/* ---- descriptors that are open ---- */
-	{ THREADS | KEEPER, "read", { ANY }, "eventfds, pipes, terminals" },
-	{ THREADS | KEEPER, "write", { ANY }, "the same, and messages" },
-	{ THREADS | KEEPER, "close", { ANY }, "connections end" },
-	{ LOOP | RELAY | REAPER | KEEPER, "poll", { ANY }, "waiting" },
+	{ COMMON, "read", { ANY }, "eventfds, pipes, terminals" },
+	{ COMMON, "write", { ANY }, "the same, and messages" },
+	{ COMMON, "close", { ANY }, "connections end" },
+	{ LOOP | RELAY | REAPER | KEEPER | NBD, "poll", { ANY }, "waiting" },
 	{ LOOP | DISK | FS, "epoll_wait", { ANY }, "the event loop" },
 	{ LOOP | DISK | FS, "epoll_pwait", { ANY }, "the same, on other C libraries" },
 	{ LOOP | DISK | FS, "epoll_ctl", { ANY }, "the same" },
@@ -193,4 +195,14 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ KEEPER, "lseek", { ANY }, "opendir()" },
 	{ KEEPER, "newfstatat", { ANY }, "whether a folder is still ours" },
 	{ KEEPER, "getrandom", { ANY }, "the name of a folder that is being removed" },
+
+	/* ---- trvmm-nbd: one connection, which its connector makes; no socket() and no connect() ---- */
+	{ NBD, "recvfrom", { IS(4, 0) }, "the server, and trvmm's requests" },
+	{ NBD, "sendto", { IS(4, 0) }, "to the same" },
+	{ NBD, "recvmsg", { ANY }, "connections from the connector" },
+	{ NBD, "shutdown", { ANY }, "the end of a connection" },
+	{ NBD, "fcntl", { IS(1, F_GETFL) }, "a new connection is not to block" },
+	{ NBD, "fcntl", { IS(1, F_SETFL) }, "the same" },
+	{ NBD, "fcntl", { IS(1, F_GETFD) }, "and is to be closed by exec" },
+	{ NBD, "fcntl", { IS(1, F_SETFD) }, "the same" },
 };

@@ -200,10 +200,10 @@ static const struct disk_ops nbd_ops = {
 };
 
 /* Starts the program with its ends of socket and window. */
-static int spawn(struct disk_nbd *nbd, const char *program, int socket, int window, struct error *err)
+static int spawn(struct disk_nbd *nbd, const char *program, const char *sandbox, int socket, int window, struct error *err)
 {
 	static char name[] = "trvmm-nbd";
-	char *const argv[] = { name, nbd->uri, NULL };
+	char *const argv[] = { name, (char *)(uintptr_t)sandbox, nbd->uri, NULL };
 	posix_spawn_file_actions_t actions;
 	/* Out of the way of the numbers that they get. */
 	const int socket_copy = fcntl(socket, F_DUPFD_CLOEXEC, 10), window_copy = fcntl(window, F_DUPFD_CLOEXEC, 10);
@@ -222,7 +222,7 @@ static int spawn(struct disk_nbd *nbd, const char *program, int socket, int wind
 	return error_set(err, -code, "network block devices need the program '%s': %s", program, strerror(code));
 }
 
-static int start(struct disk_nbd *nbd, const char *program, struct error *err)
+static int start(struct disk_nbd *nbd, const char *program, const char *sandbox, struct error *err)
 {
 	int ends[2] = { -1, -1 };
 	const int window = memfd_create("trvmm-nbd", MFD_CLOEXEC);
@@ -236,7 +236,7 @@ static int start(struct disk_nbd *nbd, const char *program, struct error *err)
 	if (rc == 0) {
 		nbd->window = map;
 		nbd->socket = ends[0];
-		rc = spawn(nbd, program, ends[1], window, err);
+		rc = spawn(nbd, program, sandbox, ends[1], window, err);
 	}
 	if (window >= 0)
 		close(window);
@@ -265,7 +265,8 @@ static int hear_hello(struct disk_nbd *nbd, bool read_only, struct error *err)
 	return 0;
 }
 
-int disk_nbd_open(const char *program, const char *uri, bool read_only, struct disk **result, struct error *err)
+int disk_nbd_open(const char *program, const char *sandbox, const char *uri, bool read_only, struct disk **result,
+		  struct error *err)
 {
 	char quoted[512];
 	struct disk_nbd *nbd = calloc(1, sizeof(*nbd));
@@ -275,7 +276,7 @@ int disk_nbd_open(const char *program, const char *uri, bool read_only, struct d
 	}
 	nbd->disk.ops = &nbd_ops;
 	nbd->socket = -1;
-	int rc = start(nbd, program, err);
+	int rc = start(nbd, program, sandbox, err);
 	if (rc == 0)
 		rc = hear_hello(nbd, read_only, err);
 	if (rc < 0) {

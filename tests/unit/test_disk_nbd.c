@@ -76,7 +76,7 @@ TestSuite(disk_nbd, .init = set_up, .fini = clean_up, .timeout = 60);
 static struct disk *open_or_fail(bool read_only)
 {
 	struct disk *disk = NULL;
-	cr_assert(disk_nbd_open(program, uri, read_only, &disk, &err) == 0, "%s", err.text);
+	cr_assert(disk_nbd_open(program, "--sandbox-log", uri, read_only, &disk, &err) == 0, "%s", err.text);
 	return disk;
 }
 
@@ -144,7 +144,7 @@ static void refused(int code, const char *word)
 {
 	struct disk *disk;
 	err.text[0] = '\0';
-	const int rc = disk_nbd_open(program, uri, false, &disk, &err);
+	const int rc = disk_nbd_open(program, "--sandbox-log", uri, false, &disk, &err);
 	cr_assert(rc < 0 && (code == 0 || rc == code), "%d: %s", rc, err.text);
 	cr_assert(strstr(err.text, uri) && strstr(err.text, word), "%s", err.text);
 }

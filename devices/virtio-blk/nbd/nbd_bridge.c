@@ -2,10 +2,15 @@
  * trvmm-nbd: the NBD client of one disk; see nbd_bridge.h. Requests that come together are cut into pieces that are in flight
  * together, through libnbd's asynchronous calls, so that no server can hold us longer than a deadline. A connection that is lost fails
  * them, and is made again at growing intervals, while requests wait for nothing.
+ *
+ * What servers say is hostile input to much code, so it is read in a sandbox (vmm/sandbox.h), which has no network: connections are made
+ * by the process of nbd_connector.h. TLS reads certificates whenever it connects, and the library has no other way to hear the name that
+ * is to be in the server's: with nbds:// there is no sandbox.
  */
 #include "devices/virtio-blk/nbd/nbd_bridge.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libnbd.h>
 #include <poll.h>
 #include <stdbool.h>
@@ -14,6 +19,12 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "devices/virtio-blk/nbd/nbd_connector.h"
+#include "devices/virtio-blk/nbd/nbd_uri.h"
+#include "vmm/sandbox.h"
 
 #define PIECE_BYTES (256u << 10)
 #define PIECES (NBD_WINDOW_BYTES / PIECE_BYTES + NBD_REQUESTS_MAX) /* the last of a request may be small */
@@ -23,7 +34,9 @@
 #define MOST_DELAY_MS 10000
 
 struct bridge {
-	const char *uri;
+	const char *text_uri;
+	struct nbd_uri uri;
+	struct nbd_connector connector; /* but with TLS */
 	struct nbd_handle *nbd; /* NULL: not connected */
 	uint8_t *window;
 	uint64_t size_bytes;
@@ -61,19 +74,40 @@ static void drop(struct bridge *bridge)
 	bridge->nbd = NULL;
 }
 
-static int connect_within(struct nbd_handle *nbd, const char *uri)
+/* Gives the library a connection, or lets it make one. Fills in `text` when it fails. */
+static int begin_connecting(struct bridge *bridge)
+{
+	struct nbd_handle *nbd = bridge->nbd;
+	int fd = -1;
+	if (!bridge->uri.tls) {
+		fd = nbd_connector_connect(&bridge->connector, CONNECT_MS, bridge->text);
+		if (fd < 0)
+			return fd;
+	}
+	if (fd < 0 ? nbd_aio_connect_uri(nbd, bridge->text_uri) < 0
+		   : nbd_set_export_name(nbd, bridge->uri.export_name) < 0 || nbd_aio_connect_socket(nbd, fd) < 0) {
+		remember_text(bridge, nbd_get_error());
+		return last_error();
+	}
+	return 0;
+}
+
+static int finish_connecting(struct bridge *bridge)
 {
 	const int64_t deadline = now_ms() + CONNECT_MS;
-	if (nbd_aio_connect_uri(nbd, uri) < 0)
-		return last_error();
-	while (nbd_aio_is_connecting(nbd) > 0) {
+	int result = 0;
+	while (result >= 0 && nbd_aio_is_connecting(bridge->nbd) > 0) {
 		const int64_t left = deadline - now_ms();
-		if (left <= 0)
+		if (left <= 0) {
+			remember_text(bridge, "no answer");
 			return -ETIMEDOUT;
-		if (nbd_poll(nbd, (int)left) < 0)
-			return last_error();
+		}
+		result = nbd_poll(bridge->nbd, (int)left);
 	}
-	return nbd_aio_is_ready(nbd) > 0 ? 0 : last_error();
+	if (result >= 0 && nbd_aio_is_ready(bridge->nbd) > 0)
+		return 0;
+	remember_text(bridge, nbd_get_error());
+	return last_error();
 }
 
 /* What a disk of ours has to be; at a reconnection, also that it is the same. */
@@ -101,10 +135,14 @@ static int look_at_export(struct bridge *bridge, bool first)
 static int try_to_connect(struct bridge *bridge, bool first)
 {
 	bridge->nbd = nbd_create();
-	int rc = bridge->nbd ? connect_within(bridge->nbd, bridge->uri) : -ENOMEM;
-	if (rc)
-		remember_text(bridge, rc == -ETIMEDOUT ? "no answer" : nbd_get_error());
+	int rc = -ENOMEM;
+	if (bridge->nbd)
+		rc = begin_connecting(bridge);
 	else
+		remember_text(bridge, "out of memory");
+	if (rc == 0)
+		rc = finish_connecting(bridge);
+	if (rc == 0)
 		rc = look_at_export(bridge, first);
 	if (rc == 0) {
 		bridge->delay_ms = FIRST_DELAY_MS;
@@ -319,16 +357,46 @@ static void serve_all(struct bridge *bridge)
 	}
 }
 
+/* Everything that needs files, names or processes happens here, and nothing of the server's was read yet. */
+static int confine(struct bridge *bridge, const char *option)
+{
+	const struct sandbox_spec spec = { .action = !strcmp(option, "--sandbox-log") ? SANDBOX_TELL : SANDBOX_KILL };
+	struct error err = { "" };
+	const char *why;
+	int rc = nbd_uri_parse(bridge->text_uri, &bridge->uri, &why);
+	if (rc < 0)
+		remember_text(bridge, why);
+	if (rc < 0 || bridge->uri.tls)
+		return rc;
+	rc = nbd_connector_start(&bridge->uri, &bridge->connector);
+	if (rc < 0) {
+		remember_text(bridge, strerror(-rc));
+		return rc;
+	}
+	if (!strcmp(option, "--no-sandbox"))
+		return 0;
+	rc = sandbox_close(&spec, NULL, &err);
+	if (rc < 0)
+		remember_text(bridge, err.text);
+	else
+		sandbox_enter(SANDBOX_NBD);
+	return rc;
+}
+
 int main(int argc, char **argv)
 {
-	struct bridge bridge = { .uri = argc == 2 ? argv[1] : "", .delay_ms = FIRST_DELAY_MS };
+	struct bridge bridge = { .text_uri = argc == 3 ? argv[2] : "", .delay_ms = FIRST_DELAY_MS };
 	struct nbd_hello hello = { .error = 0 };
 	bridge.window = mmap(NULL, NBD_WINDOW_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, NBD_BRIDGE_WINDOW, 0);
-	if (argc != 2 || bridge.window == MAP_FAILED) {
+	if (argc != 3 || bridge.window == MAP_FAILED) {
 		fputs("trvmm-nbd is started by trvmm, for --disk nbd://...\n", stderr);
 		return 1;
 	}
-	hello.error = try_to_connect(&bridge, true);
+	close(NBD_BRIDGE_WINDOW);
+	fcntl(NBD_BRIDGE_SOCKET, F_SETFD, FD_CLOEXEC); /* it is ours: the sandbox closes what has not this mark */
+	hello.error = confine(&bridge, argv[1]);
+	if (hello.error == 0)
+		hello.error = try_to_connect(&bridge, true);
 	hello.size_bytes = bridge.size_bytes;
 	hello.read_only = bridge.read_only;
 	memcpy(hello.text, bridge.text, sizeof(hello.text));

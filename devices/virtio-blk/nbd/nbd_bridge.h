@@ -6,7 +6,8 @@
  *
  *   descriptor 3   a SOCK_SEQPACKET socket; its end is the program's end
  *   descriptor 4   a memory file of NBD_WINDOW_BYTES, which both map: data of reads and writes
- *   argument 1     the URI
+ *   argument 1     "--sandbox", "--no-sandbox" or "--sandbox-log": whether it confines itself, as trvmm's options have it
+ *   argument 2     the URI
  *
  * trvmm-nbd sends one hello. Then trvmm sends some requests, waits for as many replies in the same order, and so on; they are in flight to
  * the server together. Both are of one build, on one machine: structs travel as they are. trvmm believes nothing but the data, and that
