@@ -83,8 +83,10 @@ int sandbox_close(const struct sandbox_spec *spec, struct sandbox_report *report
 	sandbox_filter_init(spec->action);
 	sandbox_close_descriptors(report);
 	sandbox_enter_namespaces(spec, report);
-	sandbox_drop_privileges(spec, report);
-	const int result = sandbox_set_no_new_privs(report);
+	int result = sandbox_drop_privileges(spec, report, err);
+	if (result < 0)
+		return result;
+	result = sandbox_set_no_new_privs(report);
 	if (result < 0)
 		return error_set(err, result, "no_new_privs: %s; --no-sandbox runs the guest without any protection",
 				 strerror(-result));

@@ -7,7 +7,7 @@
  *
  * Between the two a thread may still start threads. In a process that has not been closed (--no-sandbox, tests, other commands)
  * sandbox_enter() does nothing. What the host does not offer is left out and told in the report; what the sandbox cannot do without is
- * no_new_privs and seccomp.
+ * no_new_privs, seccomp, no capabilities, and, as root, to become another user.
  */
 #ifndef TRVMM_VMM_SANDBOX_H
 #define TRVMM_VMM_SANDBOX_H
@@ -83,8 +83,8 @@ struct sandbox_spec {
 };
 
 /*
- * Confines the process. `report` may be NULL. Returns 0, or -errno with one line when seccomp or no_new_privs cannot be had: nothing of a
- * guest may run then. May be called by a process whose other threads have been joined a moment ago.
+ * Confines the process. `report` may be NULL. Returns 0, or -errno with one line when one of those cannot be had: nothing of a guest may run
+ * then. May be called by a process whose other threads have been joined a moment ago.
  */
 int sandbox_close(const struct sandbox_spec *spec, struct sandbox_report *report, struct error *err);
 

@@ -49,8 +49,9 @@ void sandbox_detach_directories(const struct sandbox_spec *spec);
 /* sandbox_namespaces.c. `without`: bits of layers. */
 void sandbox_enter_namespaces(const struct sandbox_spec *spec, struct sandbox_report *report);
 
-/* sandbox_privileges.c. Capabilities that threads of these directories need are kept until they enter their kind. */
-void sandbox_drop_privileges(const struct sandbox_spec *spec, struct sandbox_report *report);
+/* sandbox_privileges.c */
+/* Capabilities that threads of these directories need are kept until they enter their kind. Returns 0, or -errno with one line. */
+int sandbox_drop_privileges(const struct sandbox_spec *spec, struct sandbox_report *report, struct error *err);
 void sandbox_drop_capabilities_of(enum sandbox_kind kind);
 int sandbox_set_no_new_privs(struct sandbox_report *report);
 /* `data_bytes`: what the process has taken already, from sandbox_data_bytes(), which reads /proc; 0: unknown. */

@@ -72,7 +72,7 @@ static int become(uint32_t id)
 	return 0;
 }
 
-static void leave_root_user(struct sandbox_report *report)
+static int leave_root_user(struct sandbox_report *report)
 {
 	const uint32_t own = UID_FIRST + (uint32_t)getpid();
 	int result = become(own);
@@ -83,11 +83,13 @@ static void leave_root_user(struct sandbox_report *report)
 				  UID_NOBODY);
 	else
 		sandbox_report_off(report, SANDBOX_USER_ID, -result, "root can become nobody else here");
+	return result;
 }
 
-void sandbox_drop_privileges(const struct sandbox_spec *spec, struct sandbox_report *report)
+int sandbox_drop_privileges(const struct sandbox_spec *spec, struct sandbox_report *report, struct error *err)
 {
 	const bool was_root = geteuid() == 0;
+	int result = 0;
 	for (size_t i = 0; i < spec->directory_count && was_root; i++)
 		kept |= spec->directories[i].share ? capabilities_of(SANDBOX_FS) : BIT(CAP_DAC_READ_SEARCH);
 	if (spec->marks_cache && was_root)
@@ -100,13 +102,20 @@ void sandbox_drop_privileges(const struct sandbox_spec *spec, struct sandbox_rep
 	if (!was_root)
 		sandbox_report_on(report, SANDBOX_USER_ID, "the caller's own");
 	else if (!(spec->without & 1u << SANDBOX_USER_ID))
-		leave_root_user(report);
-	const int result = set_capabilities(kept);
+		result = leave_root_user(report);
 	if (result < 0)
+		return error_set(err, result,
+				 "root can become no other user here, as in a user namespace with one number: %s; "
+				 "run it as an ordinary user, or --no-sandbox runs the guest without any protection",
+				 strerror(-result));
+	result = set_capabilities(kept);
+	if (result < 0) {
 		sandbox_report_off(report, SANDBOX_CAPABILITIES, -result, "they cannot be given up");
-	else
-		sandbox_report_on(report, SANDBOX_CAPABILITIES, "%s",
-				  kept ? "but a few for files, for threads that need them" : "");
+		return error_set(err, result, "giving up capabilities: %s; --no-sandbox runs the guest without any protection",
+				 strerror(-result));
+	}
+	sandbox_report_on(report, SANDBOX_CAPABILITIES, "%s", kept ? "but a few for files, for threads that need them" : "");
+	return 0;
 }
 
 int sandbox_set_no_new_privs(struct sandbox_report *report)

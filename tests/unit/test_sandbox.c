@@ -107,6 +107,40 @@ Test(sandbox, layers_behind_seccomp)
 	EXPECT_HOLDS(&both, no_privilege_is_left);
 }
 
+/* Root of a user namespace with no other number: a process that would stay root must not go on. */
+static int run_root_without_others(void)
+{
+	static const char map[] = "0 0 1";
+	int status;
+	const pid_t pid = fork();
+	if (pid == 0) {
+		const struct sandbox_spec spec = { .without = WITHOUT_SECCOMP };
+		struct sandbox_report report = { .layers = { { .on = true } } };
+		struct error err = { "" };
+		const int fd = unshare(CLONE_NEWUSER) == 0 ? open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC) : -1;
+		if (fd < 0 || write(fd, map, sizeof(map) - 1) < 0 || geteuid() != 0)
+			_exit(CANNOT);
+		const int result = sandbox_close(&spec, &report, &err);
+		_exit(result < 0 && strstr(err.text, "no other user") && strstr(err.text, "--no-sandbox") &&
+			      !report.layers[SANDBOX_USER_ID].on && !sandbox_is_closed()
+			  ? HOLDS
+			  : FAILS);
+	}
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : FAILS;
+}
+
+Test(sandbox, root_that_can_become_nobody_else_is_refused)
+{
+	if (geteuid() != 0)
+		cr_skip_test("needs root");
+	const int status = run_root_without_others();
+	if (status == CANNOT)
+		cr_skip_test("needs a user namespace");
+	cr_expect_eq(status, HOLDS);
+}
+
 static int pipe_from_the_caller;
 
 static int inherited_are_closed(struct sandbox_report *report)
