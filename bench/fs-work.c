@@ -2,20 +2,23 @@
  * What a guest does on a shared folder for bench/fs: prints `fs: ROW COUNT NANOSECONDS` for each row, by the guest's own clock, which is
  * the lab's.
  *
- *   fs-work FOLDER FILES [walk]    as a command, in trvmm's guest
- *   /fs-work                       as process 1 of QEMU's guest, whose root is the share; the arguments are in the environment
- *                                  (kernel words FS_FILES=N, FS_WALK=1); resets the machine at the end
+ *   fs-work FOLDER FILES GROUP...    as a command, in trvmm's guest; the groups are in groups[] below
+ *   /fs-work                         as process 1 of QEMU's guest, whose root is the share, with FOLDER data in it; the arguments are in
+ *                                    the environment (kernel words FS_FILES=N FS_GROUPS=GROUP,GROUP...); resets the machine at the end
+ *   fs-work make FOLDER FILES WALK   on the host: fills an empty FOLDER with what the groups need
+ *   fs-work clean FOLDER             on the host: removes from it what a guest's run of the groups left
  *
- * FOLDER has been made by bench/fs-measure: many/f0 ... (FILES empty files in one folder), tree/dN/fM (FILES / 2 files of 1 KiB, 50 in a
- * folder), data (64 MiB). Each row begins with names that this guest has not seen, but those that say warm.
+ * FOLDER has many/f0 ... (FILES empty files in one folder), tree/dN/fM (FILES / 2 files of 1 KiB, 50 in a folder), walk/dN/file-M (WALK
+ * empty files, 500 in a folder), data and data2 (64 MiB). Each row begins with names that this guest has not seen, but those that say warm.
  */
 #include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -188,49 +191,174 @@ static void sequential_io(void)
 	close(fd);
 }
 
-static void rows(unsigned files)
+static void stat_group(unsigned files)
 {
-	memset(buffer, 'x', sizeof(buffer)); /* its pages are there before the clock runs */
 	stat_all("stat-cold", files);
 	stat_all("stat-warm", files);
+}
+
+static void list_group(unsigned files)
+{
+	(void)files;
 	begin();
 	const unsigned listed = list("tree");
 	end("ls-lR", listed);
-	create_unlink(files / 2);
-	untar(files / 2);
-	random_io();
-	sequential_io();
-	/* What is known of the tree has expired. */
+	/* What is known of the tree expires. */
 	usleep(1500000);
 	begin();
 	end("status", list("tree"));
 }
 
+static void create_group(unsigned files)
+{
+	create_unlink(files);
+}
+
+static void untar_group(unsigned files)
+{
+	untar(files / 2);
+}
+
+static void random_group(unsigned files)
+{
+	(void)files;
+	random_io();
+}
+
+static void sequential_group(unsigned files)
+{
+	(void)files;
+	sequential_io();
+}
+
+static void walk_group(unsigned files)
+{
+	(void)files;
+	begin();
+	end("walk", list("walk"));
+	printf("fs: walked\n");
+	/* The machine is looked at meanwhile. */
+	sleep(100);
+}
+
+static const struct {
+	const char *name;
+	void (*run)(unsigned files);
+} groups[] = {
+	{ "stat", stat_group },   { "list", list_group },     { "create", create_group },
+	{ "untar", untar_group }, { "random", random_group }, { "sequential", sequential_group },
+	{ "walk", walk_group },
+};
+
+static void run_group(const char *name, unsigned files)
+{
+	for (size_t i = 0; i < sizeof(groups) / sizeof(*groups); i++)
+		if (strcmp(groups[i].name, name) == 0) {
+			groups[i].run(files);
+			return;
+		}
+	fprintf(stderr, "fs-work: no group %s\n", name);
+}
+
+/* ---- on the host ------------------------------------------------------------------------------------------------------------------ */
+
+static void make_folder(const char *name)
+{
+	if (mkdir(name, 0755) < 0)
+		die(name);
+}
+
+static void make_file(const char *name, size_t bytes)
+{
+	const int fd = open_file(name, O_CREAT | O_EXCL | O_WRONLY);
+	while (bytes) {
+		const size_t piece = bytes < sizeof(buffer) ? bytes : sizeof(buffer);
+		if (write(fd, buffer, piece) != (ssize_t)piece)
+			die(name);
+		bytes -= piece;
+	}
+	close(fd);
+}
+
+/* `count` files, `each` of them in a folder of its own. */
+static void make_tree(const char *top, const char *prefix, unsigned count, unsigned each, size_t bytes)
+{
+	char name[64];
+	make_folder(top);
+	for (unsigned i = 0; i < count; i++) {
+		if (i % each == 0) {
+			snprintf(name, sizeof(name), "%s/d%u", top, i / each);
+			make_folder(name);
+		}
+		snprintf(name, sizeof(name), "%s/d%u/%s%u", top, i / each, prefix, i % each);
+		make_file(name, bytes);
+	}
+}
+
+static void make(unsigned files, unsigned walk)
+{
+	char name[32];
+	memset(buffer, 'd', sizeof(buffer));
+	make_folder("many");
+	for (unsigned i = 0; i < files; i++) {
+		snprintf(name, sizeof(name), "many/f%u", i);
+		make_file(name, 0);
+	}
+	make_tree("tree", "f", files / 2, 50, 1024);
+	make_tree("walk", "file-", walk, 500, 0);
+	make_file("data", DATA_BYTES);
+	make_file("data2", DATA_BYTES);
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *place)
+{
+	(void)st, (void)kind, (void)place;
+	return remove(path);
+}
+
+static void clean(void)
+{
+	static const char *const made[] = { "new", "untar", "written" };
+	for (size_t i = 0; i < sizeof(made) / sizeof(*made); i++)
+		nftw(made[i], remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+/* ---- which -------------------------------------------------------------------------------------------------------------------------- */
+
+static unsigned number(const char *text)
+{
+	return text ? (unsigned)strtoul(text, NULL, 10) : 0;
+}
+
+static void run_as_init(void)
+{
+	const char *files = getenv("FS_FILES"), *names = getenv("FS_GROUPS");
+	if (chdir("/data") < 0 || !files || !names)
+		die("/data, FS_FILES, FS_GROUPS");
+	char *list_of_names = strdup(names);
+	for (char *name = strtok(list_of_names, ","); name; name = strtok(NULL, ","))
+		run_group(name, number(files));
+	printf("fs: done\n");
+	reboot(RB_AUTOBOOT);
+}
+
 int main(int argc, char **argv)
 {
-	const char *walk = getenv("FS_WALK"), *files = getenv("FS_FILES");
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	if (getpid() == 1) {
-		mount("proc", "/proc", "proc", 0, NULL);
-		if (chdir("/data") < 0)
-			die("/data");
-	} else {
-		if (argc < 3 || chdir(argv[1]) < 0)
-			die("usage: fs-work FOLDER FILES [walk]");
-		files = argv[2];
-		walk = argv[3];
-	}
-	if (walk) {
-		begin();
-		end("walk", list("walk"));
-		printf("fs: walked\n");
-		/* The machine is looked at meanwhile. */
-		sleep(100);
-	} else {
-		rows(files ? (unsigned)strtoul(files, NULL, 10) : 10000);
-	}
-	printf("fs: done\n");
+	memset(buffer, 'x', sizeof(buffer)); /* its pages are there before the clock runs */
 	if (getpid() == 1)
-		reboot(RB_AUTOBOOT);
+		run_as_init();
+	const bool makes = argc == 5 && strcmp(argv[1], "make") == 0, cleans = argc == 3 && strcmp(argv[1], "clean") == 0;
+	if (argc < 3 || chdir(argv[makes || cleans ? 2 : 1]) < 0)
+		die("usage: fs-work FOLDER FILES GROUP..., make FOLDER FILES WALK, clean FOLDER");
+	if (makes) {
+		make(number(argv[3]), number(argv[4]));
+	} else if (cleans) {
+		clean();
+	} else {
+		for (int i = 3; i < argc; i++)
+			run_group(argv[i], number(argv[2]));
+		printf("fs: done\n");
+	}
 	return 0;
 }
