@@ -132,7 +132,7 @@ static void loop_dispatch(struct loop *loop, unsigned turn)
 		struct loop_source *source = event.data.ptr;
 		if (source)
 			source->ready(source, event.events);
-		/* The other thread has a batch of its own; what was left of this one is reported anew. */
+		/* The other thread has a batch of its own; what was left of this one is reported anew, but for EPOLLET sources. */
 		if (atomic_load(&loop->turn) != turn)
 			return;
 	}

@@ -232,20 +232,21 @@ static void device_kick(struct virtio_device *dev, unsigned queue)
 static void queue_kicked(struct loop_source *source, uint32_t events)
 {
 	struct queue_kick *kick = (struct queue_kick *)source;
-	eventfd_t count;
 	(void)events;
-	(void)!eventfd_read(source->fd, &count);
 	virtio_mmio_notified(&kick->attached->mmio, kick->queue);
 }
 
-/* Makes the eventfd that will stand in front of one queue's notification, and listens to it. */
+/*
+ * Makes the eventfd that will stand in front of one queue's notification, and listens to it: to each write (EPOLLET), so that its counter is
+ * never read, one system call less for a request. Where another thread takes a loop over, it looks at the queues first (virtio_fs.c).
+ */
 static int attach_queue(struct attached *attached, unsigned queue, struct error *err)
 {
 	struct queue_kick *kick = &attached->kicks[queue];
 	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
 		return error_set(err, -errno, "eventfd: %s", strerror(errno));
-	*kick = (struct queue_kick){ .source = { .fd = fd, .events = EPOLLIN, .ready = queue_kicked },
+	*kick = (struct queue_kick){ .source = { .fd = fd, .events = EPOLLIN | EPOLLET, .ready = queue_kicked },
 				     .attached = attached,
 				     .queue = queue };
 	const int result = loop_add(attached->mmio.dev->loop, &kick->source);
