@@ -7,6 +7,7 @@
  *   vsock-peer pair               both ends as processes of the host, over a pair of Unix sockets
  *   vsock-peer stamp              as the command of a run: asks on stdout for the host's time, hears it on stdin, says what it is now and ends
  *   vsock-peer status COMMAND     on the host: runs COMMAND, which says such a time, and takes that from its end
+ *   vsock-peer exec COMMAND       on the host: runs COMMAND, and takes the time from before it is started until it has ended
  *
  * The host's end prints a line `ROW NANOSECONDS` for each sample, the warm-up first; then `end`.
  */
@@ -187,6 +188,26 @@ static void run_status(char **argv)
 	}
 }
 
+/* As a tick of the host's clock may be waited for, the runs begin at different places between two. */
+static void run_exec(char **argv)
+{
+	for (int sample = 0; sample < SAMPLES; sample++) {
+		int status;
+		const struct timespec pause = { .tv_nsec = 20000000 + sample * 800000 };
+		nanosleep(&pause, NULL);
+		const int64_t start = now_ns(CLOCK_MONOTONIC);
+		const pid_t child = vfork();
+		if (child == 0) {
+			execvp(argv[0], argv);
+			_exit(127);
+		}
+		if (child < 0 || waitpid(child, &status, 0) != child || status != 0)
+			die("the command failed");
+		printf("exec %lld\n", (long long)(now_ns(CLOCK_MONOTONIC) - start));
+		fflush(stdout);
+	}
+}
+
 static int accept_one(const struct sockaddr *address, socklen_t length)
 {
 	const int listener = socket(address->sa_family, SOCK_STREAM, 0);
@@ -230,6 +251,8 @@ int main(int argc, char **argv)
 		stamp();
 	} else if (argc > 2 && strcmp(argv[1], "status") == 0) {
 		run_status(argv + 2);
+	} else if (argc > 2 && strcmp(argv[1], "exec") == 0) {
+		run_exec(argv + 2);
 	} else if (argc == 2 && strcmp(argv[1], "pair") == 0) {
 		int pair[2];
 		if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) < 0)
@@ -240,7 +263,7 @@ int main(int argc, char **argv)
 		}
 		measure(pair[0]);
 	} else {
-		fprintf(stderr, "usage: vsock-peer guest PORT | vsock PORT | unix PATH | pair | stamp | status COMMAND...\n");
+		fprintf(stderr, "usage: vsock-peer guest|vsock PORT | unix PATH | pair | stamp | status|exec COMMAND...\n");
 		return 1;
 	}
 	return 0;
