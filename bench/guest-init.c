@@ -1,7 +1,7 @@
 /*
- * guest-init [COMMAND ARG...]: process 1 of the guests that QEMU starts. Runs /bin/true, or what the kernel's command line has after
- * `--`, says on the console how it ended, and resets the machine, which ends QEMU (-no-reboot). As little as possible: what it does
- * counts as QEMU's time.
+ * guest-init [COMMAND ARG...]: process 1 of the guests that QEMU starts. Runs /bin/true, or the words of the kernel's command line that
+ * the kernel does not know (not behind `--`, where microvm would put its disks, too), says on the console how it ended, and resets the
+ * machine, which ends QEMU (-no-reboot). As little as possible: what it does counts as QEMU's time.
  */
 #include <stdio.h>
 #include <sys/reboot.h>
