@@ -47,8 +47,9 @@ int loop_run(struct loop *loop);
 /*
  * Makes this thread the loop's, which has to call loop_run() next. The thread that was it until now must be inside a callback that does not
  * touch the loop any more (it waits for the host, say); it returns from loop_run() when that callback returns. So the sources of a loop are
- * served on while one of them blocks; but an event of an EPOLLET source that was fetched and not served is not told again, so the new thread
- * looks at such sources itself, first. What keeps two threads from doing this at a time, or at any other moment, is the callers' affair.
+ * served on while one of them blocks; but an event of an EPOLLET source that was fetched and not served is not told again, so the new
+ * thread looks at such sources itself, first. What keeps two threads from doing this at a time, or at any other moment, is the callers'
+ * affair.
  */
 void loop_take_over(struct loop *loop);
 

@@ -110,7 +110,10 @@ static bool is_broken(int fd)
 	return send(fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno != EAGAIN;
 }
 
-/* Whether the end that was read from fds[end] is a reset. It has to be known before that end is passed on: who got one takes what came for all. */
+/*
+ * Whether the end that was read from fds[end] is a reset. It has to be known before that end is passed on: who got one takes what came
+ * for all.
+ */
 static bool end_is_reset(const struct relay *relay, unsigned end)
 {
 	if (relay->was_reset[end] && *relay->was_reset[end])

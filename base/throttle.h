@@ -1,6 +1,6 @@
 /*
- * A token bucket for bytes and operations: so many a second, and a burst of what comes together in `burst_ns`. What is done is done whole, and
- * paid for afterwards: whoever has overdrawn waits until the debt is paid. So one large request passes any limit, and the rate holds.
+ * A token bucket for bytes and operations: so many a second, and a burst of what comes together in `burst_ns`. What is done is done whole,
+ * and paid for afterwards: whoever has overdrawn waits until the debt is paid. So one large request passes any limit, and the rate holds.
  *
  * Kept as the time at which the bucket would be full again, which takes no timer (the generic cell rate algorithm of ATM, ITU-T I.371).
  */

@@ -5,7 +5,7 @@
  *   vsock-peer vsock PORT         on the host: listens on AF_VSOCK
  *   vsock-peer unix PATH          on the host: listens on the Unix socket PATH, as `--vsock` wants it
  *   vsock-peer pair               both ends as processes of the host, over a pair of Unix sockets
- *   vsock-peer stamp              as the command of a run: asks on stdout for the host's time, hears it on stdin, says what it is now and ends
+ *   vsock-peer stamp              as the command of a run: asks on stdout for the host's time, hears it on stdin, says what it is now
  *   vsock-peer status COMMAND     on the host: runs COMMAND, which says such a time, and takes that from its end
  *   vsock-peer exec COMMAND       on the host: runs COMMAND, and takes the time from before it is started until it has ended
  *

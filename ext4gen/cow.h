@@ -61,8 +61,8 @@ int cow_open_kept(const char *path, enum cow_access access, uint64_t size_bytes,
 void cow_set_zero_from(struct cow *cow, uint64_t offset);
 
 /*
- * At most so many bytes of the disk may be changed at a time, what a kept disk has already included: a write beyond that is -ENOSPC and changes
- * nothing. Discarding gives back. Before other threads use it.
+ * At most so many bytes of the disk may be changed at a time, what a kept disk has already included: a write beyond that is -ENOSPC and
+ * changes nothing. Discarding gives back. Before other threads use it.
  */
 void cow_set_quota(struct cow *cow, uint64_t bytes);
 

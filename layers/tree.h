@@ -128,8 +128,8 @@ uint32_t tree_lookup(const struct tree *tree, const char *path, int follow_last)
 int tree_source_readv(const struct tree *tree, uint32_t source, uint64_t offset, const struct iovec *iov, unsigned count);
 
 /*
- * The descriptors of the host directories in which files are opened when they are read, at most `most` of them. Returns how many there are. They
- * stay the tree's; what they refer to may be replaced by another descriptor of the same directory.
+ * The descriptors of the host directories in which files are opened when they are read, at most `most` of them. Returns how many there are.
+ * They stay the tree's; what they refer to may be replaced by another descriptor of the same directory.
  */
 size_t tree_directories(const struct tree *tree, int *fds, size_t most);
 

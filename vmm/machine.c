@@ -237,8 +237,8 @@ static void queue_kicked(struct loop_source *source, uint32_t events)
 }
 
 /*
- * Makes the eventfd that will stand in front of one queue's notification, and listens to it: to each write (EPOLLET), so that its counter is
- * never read, one system call less for a request. Where another thread takes a loop over, it looks at the queues first (virtio_fs.c).
+ * Makes the eventfd that will stand in front of one queue's notification, and listens to it: to each write (EPOLLET), so that its counter
+ * is never read, one system call less for a request. Where another thread takes a loop over, it looks at the queues first (virtio_fs.c).
  */
 static int attach_queue(struct attached *attached, unsigned queue, struct error *err)
 {

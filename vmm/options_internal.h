@@ -1,6 +1,6 @@
 /*
- * What the files of the command line share: options.c (the whole line and its rules), options_table.c (which options there are, and --help),
- * options_take.c (what each does), options_lists.c (those that may be repeated), options_walk.c (getopt).
+ * What the files of the command line share: options.c (the whole line and its rules), options_table.c (which options there are, and
+ * --help), options_take.c (what each does), options_lists.c (those that may be repeated), options_walk.c (getopt).
  */
 #ifndef TRVMM_VMM_OPTIONS_INTERNAL_H
 #define TRVMM_VMM_OPTIONS_INTERNAL_H

@@ -45,8 +45,8 @@ static void client_ready(struct loop_source *source, uint32_t events)
 }
 
 /*
- * In the sandbox's user namespace all but our own number are one, that of nobody. As the folder of the socket lets in nobody but its owner and
- * root, this is root.
+ * In the sandbox's user namespace all but our own number are one, that of nobody. As the folder of the socket lets in nobody but its owner
+ * and root, this is root.
  */
 static bool is_welcome(const struct remote_server *server, int fd)
 {

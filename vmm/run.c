@@ -27,7 +27,10 @@
 #include "vmm/terminal.h"
 #include "vmm/timeline.h"
 
-/* What every kernel hears: its console; a panic resets at once (which ends the VM), by a triple fault. Each word costs the guest some 0.1 ms. */
+/*
+ * What every kernel hears: its console; a panic resets at once (which ends the VM), by a triple fault. Each word costs the guest some
+ * 0.1 ms.
+ */
 #define CMDLINE "console=ttyS0 panic=-1 reboot=t"
 /* Inode tables are computed when they are read, so little of them is read ahead (the default is 32 blocks). */
 #define DISK_FLAGS "inode_readahead_blks=8"

@@ -1,6 +1,7 @@
 /*
  * What the files of a run share: run.c (wiring and start), run_events.c (signals, timers), run_ports.c (ways in from the host),
- * run_sandbox.c (its confinement), run_end.c (how it ends). All of it happens on the main thread, which is the loop's, but for the preparation of the guest.
+ * run_sandbox.c (its confinement), run_end.c (how it ends). All of it happens on the main thread, which is the loop's, but for the
+ * preparation of the guest.
  */
 #ifndef TRVMM_VMM_RUN_INTERNAL_H
 #define TRVMM_VMM_RUN_INTERNAL_H

@@ -74,8 +74,8 @@ void sandbox_report_off(struct sandbox_report *report, enum sandbox_layer layer,
 }
 
 /*
- * The order: what needs /proc before the root is left, what needs privileges before they are dropped, and Landlock, which allows no mounting,
- * behind the mounts.
+ * The order: what needs /proc before the root is left, what needs privileges before they are dropped, and Landlock, which allows no
+ * mounting, behind the mounts.
  */
 int sandbox_close(const struct sandbox_spec *spec, struct sandbox_report *report, struct error *err)
 {

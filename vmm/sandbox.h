@@ -83,8 +83,8 @@ struct sandbox_spec {
 };
 
 /*
- * Confines the process. `report` may be NULL. Returns 0, or -errno with one line when one of those cannot be had: nothing of a guest may run
- * then. May be called by a process whose other threads have been joined a moment ago.
+ * Confines the process. `report` may be NULL. Returns 0, or -errno with one line when one of those cannot be had: nothing of a guest may
+ * run then. May be called by a process whose other threads have been joined a moment ago.
  */
 int sandbox_close(const struct sandbox_spec *spec, struct sandbox_report *report, struct error *err);
 
@@ -95,8 +95,8 @@ void sandbox_close_descriptors(struct sandbox_report *report);
 void sandbox_enter(enum sandbox_kind kind);
 
 /*
- * The program that sandbox_enter(SANDBOX_REAPER) would install, for a process that shares our memory and can call no function of the C library.
- * NULL: there is nothing to install. Once.
+ * The program that sandbox_enter(SANDBOX_REAPER) would install, for a process that shares our memory and can call no function of the C
+ * library. NULL: there is nothing to install. Once.
  */
 struct sock_fprog;
 const struct sock_fprog *sandbox_reaper_program(void);

@@ -1,9 +1,9 @@
 /*
  * Which system calls each kind of thread may make, and why: the one place. What is not here ends the process.
  *
- * Read by sandbox_compile.c, which is run by the build and makes seccomp programs of it with libseccomp, and by nothing else. A row allows a
- * call to the kinds in it when all its conditions hold; several rows for one call add up. Pointers cannot be looked at by seccomp, so no row
- * depends on a name of a file: where one could be given, the other layers (an empty root, no network, Landlock) are what counts.
+ * Read by sandbox_compile.c, which is run by the build and makes seccomp programs of it with libseccomp, and by nothing else. A row allows
+ * a call to the kinds in it when all its conditions hold; several rows for one call add up. Pointers cannot be looked at by seccomp, so no
+ * row depends on a name of a file: where one could be given, the other layers (an empty root, no network, Landlock) are what counts.
  */
 #include <asm/ioctls.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /*
- * Run by the build: turns the table of sandbox_calls.h into seccomp programs, as C text on stdout. The library's work is done once, here, and
- * not at each start of a machine.
+ * Run by the build: turns the table of sandbox_calls.h into seccomp programs, as C text on stdout. The library's work is done once, here,
+ * and not at each start of a machine.
  */
 #include <errno.h>
 #include <linux/filter.h>
@@ -44,8 +44,8 @@ static void add_call(scmp_filter_ctx context, const struct sandbox_call *call)
 }
 
 /*
- * As a tree and not as a row of comparisons: the kernel runs the program once for each call that there is when it is installed, to remember those
- * that need no look at their arguments, and that is most of what an installation costs.
+ * As a tree and not as a row of comparisons: the kernel runs the program once for each call that there is when it is installed, to remember
+ * those that need no look at their arguments, and that is most of what an installation costs.
  */
 static void make_tree(scmp_filter_ctx context)
 {

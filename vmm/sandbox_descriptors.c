@@ -20,8 +20,8 @@
 #endif
 
 /*
- * All that trvmm opens is closed by exec, so nothing with that mark can have come through one; what lacks it has, and is the caller's. Layers
- * that were given by such a descriptor have been opened again by now.
+ * All that trvmm opens is closed by exec, so nothing with that mark can have come through one; what lacks it has, and is the caller's.
+ * Layers that were given by such a descriptor have been opened again by now.
  */
 void sandbox_close_descriptors(struct sandbox_report *report)
 {

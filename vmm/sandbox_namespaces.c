@@ -37,8 +37,8 @@ static bool write_file(const char *path, const char *text)
 }
 
 /*
- * Ordinary users get the privileges for the other namespaces in one of these. There they keep their own number and have no other. It takes a
- * process with one thread; the kernel counts one that was joined until it is gone, a moment later.
+ * Ordinary users get the privileges for the other namespaces in one of these. There they keep their own number and have no other. It takes
+ * a process with one thread; the kernel counts one that was joined until it is gone, a moment later.
  */
 static void enter_user_namespace(struct sandbox_report *report)
 {

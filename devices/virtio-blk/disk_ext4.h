@@ -24,8 +24,8 @@ bool disk_ext4_next_data(const struct disk *disk, uint64_t offset, uint64_t *beg
 const struct cow *disk_ext4_cow(const struct disk *disk);
 
 /*
- * What the guest may change of it, in bytes (cow_set_quota()). Beyond that its writes are I/O errors, which is told once in a message(). Before
- * the disk is used.
+ * What the guest may change of it, in bytes (cow_set_quota()). Beyond that its writes are I/O errors, which is told once in a message().
+ * Before the disk is used.
  */
 void disk_ext4_set_quota(struct disk *disk, uint64_t bytes);
 

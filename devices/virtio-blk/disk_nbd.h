@@ -8,9 +8,9 @@
 bool disk_nbd_is_uri(const char *name);
 
 /*
- * Connects. `program` is the path of trvmm-nbd, `sandbox` its first argument (nbd_bridge.h). Read-only when asked for, or when the server says
- * so. Returns 0, or -errno with one line. While the server is lost, requests fail with -EIO and trvmm-nbd tries to reconnect; that it is lost,
- * and back, is told on stderr. A flush fails when writes before it may have been lost with a connection.
+ * Connects. `program` is the path of trvmm-nbd, `sandbox` its first argument (nbd_bridge.h). Read-only when asked for, or when the server
+ * says so. Returns 0, or -errno with one line. While the server is lost, requests fail with -EIO and trvmm-nbd tries to reconnect; that it
+ * is lost, and back, is told on stderr. A flush fails when writes before it may have been lost with a connection.
  */
 int disk_nbd_open(const char *program, const char *sandbox, const char *uri, bool read_only, struct disk **disk, struct error *err);
 

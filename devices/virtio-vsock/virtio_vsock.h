@@ -111,8 +111,8 @@ int virtio_vsock_connect(struct virtio_vsock *vsock, uint32_t guest_port, struct
 int virtio_vsock_serve_unix(struct virtio_vsock *vsock, const char *path, struct error *err);
 
 /*
- * Connects to a program's socket `path`_PORT in place of the device, for a process that cannot: it calls virtio_vsock_connect_unix() in another
- * one. Returns a descriptor that does not block, or -errno.
+ * Connects to a program's socket `path`_PORT in place of the device, for a process that cannot: it calls virtio_vsock_connect_unix() in
+ * another one. Returns a descriptor that does not block, or -errno.
  */
 typedef int (*vsock_connector)(void *data, bool seqpacket, uint32_t port);
 void virtio_vsock_set_connector(struct virtio_vsock *vsock, vsock_connector connector, void *data);

@@ -1,6 +1,6 @@
 /*
- * Floods its machine with interrupts masked: notifications of every device, the console, and reads of registers, without an end. Whoever wants
- * to end it has to get a word in.
+ * Floods its machine with interrupts masked: notifications of every device, the console, and reads of registers, without an end. Whoever
+ * wants to end it has to get a word in.
  */
 #include "tests/guests/guest.h"
 

@@ -1,4 +1,7 @@
-/* The orders of backdoor.h, each by bare system calls: threads and the reaper's process, which has no thread-local storage, do them alike. */
+/*
+ * The orders of backdoor.h, each by bare system calls: threads and the reaper's process, which has no thread-local storage, do them
+ * alike.
+ */
 #include "tests/sandbox/backdoor.h"
 
 #include <errno.h>

@@ -1,8 +1,9 @@
 /*
- * A trvmm that has been taken over: a test build does what its guest orders. Only objects that are compiled with TRVMM_BACKDOOR know of this,
- * and no product is linked from them (Makefile: $(BUILD)/backdoor/trvmm).
+ * A trvmm that has been taken over: a test build does what its guest orders. Only objects that are compiled with TRVMM_BACKDOOR know of
+ * this, and no product is linked from them (Makefile: $(BUILD)/backdoor/trvmm).
  *
- * The guest writes KIND << 8 | ORDER to the port as a double word, and reads back what came of it: a system call's result, as the kernel has it.
+ * The guest writes KIND << 8 | ORDER to the port as a double word, and reads back what came of it: a system call's result, as the kernel
+ * has it.
  */
 #ifndef TRVMM_TESTS_SANDBOX_BACKDOOR_H
 #define TRVMM_TESTS_SANDBOX_BACKDOOR_H

@@ -1,6 +1,6 @@
 /*
- * sandbox.h: what is left to a process that was closed, layer by layer, and to each kind of thread. Each case is a process of its own, since
- * there is no way back. tests/sandbox does the same with the whole program, by order of a guest.
+ * sandbox.h: what is left to a process that was closed, layer by layer, and to each kind of thread. Each case is a process of its own,
+ * since there is no way back. tests/sandbox does the same with the whole program, by order of a guest.
  */
 #include <criterion/criterion.h>
 #include <dirent.h>

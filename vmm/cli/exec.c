@@ -92,8 +92,8 @@ static int parse(struct exec *exec, int argc, char **argv)
 /* ---- streams ----------------------------------------------------------------------------------------------------------------- */
 
 /*
- * What the machine may hold itself: it cannot be confused by who else uses it, and is closed when the machine ends. A pipe is opened again for
- * it, so that it does not block.
+ * What the machine may hold itself: it cannot be confused by who else uses it, and is closed when the machine ends. A pipe is opened again
+ * for it, so that it does not block.
  */
 static bool may_be_shared(int fd)
 {
