@@ -24,7 +24,7 @@ TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci sko
 	buildah cpio kmod
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
-BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/relay.c base/thread.c \
+BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/packet.c base/relay.c base/thread.c \
 	base/throttle.c
 LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c cache_list.c diff.c diff_compare.c digest.c \
 	directory.c feed.c finish.c growth.c gzip.c host_entry.c host_files.c identity.c image.c image_memory.c image_parts.c \

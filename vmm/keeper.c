@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/packet.h"
 #include "devices/virtio-vsock/virtio_vsock.h"
 #include "vmm/output_log.h"
 #include "vmm/sandbox.h"
@@ -37,56 +38,14 @@ struct keeper {
 	bool owns_vsock;
 };
 
-/* Returns 1, 0 at the end of the connection, or -errno. Unwanted descriptors are not received. */
 static int receive(int socket, struct keeper_message *message, int *fds, unsigned *fd_count)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
-	} ancillary;
-	struct iovec iov = { message, sizeof(*message) };
-	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
-	if (fds) {
-		header.msg_control = ancillary.bytes;
-		header.msg_controllen = sizeof(ancillary.bytes);
-	}
-	ssize_t n;
-	do
-		n = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		return n < 0 ? -errno : 0;
-	if (fds) {
-		const struct cmsghdr *c = CMSG_FIRSTHDR(&header);
-		*fd_count = c && c->cmsg_type == SCM_RIGHTS ? (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int)) : 0;
-		if (*fd_count)
-			memcpy(fds, CMSG_DATA(c), *fd_count * sizeof(int));
-	}
-	return n == (ssize_t)sizeof(*message) ? 1 : -EPROTO;
+	return packet_receive(socket, message, sizeof(*message), fds, fd_count);
 }
 
 static int deliver(int socket, const struct keeper_message *message, const int *fds, unsigned fd_count)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(DESCRIPTORS * sizeof(int))];
-	} ancillary = { .bytes = { 0 } };
-	struct iovec iov = { (void *)(uintptr_t)message, sizeof(*message) };
-	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
-	if (fd_count) {
-		header.msg_control = ancillary.bytes;
-		header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&header);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
-	ssize_t n;
-	do
-		n = sendmsg(socket, &header, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : 0;
+	return packet_send(socket, message, sizeof(*message), fds, fd_count);
 }
 
 /* ---- the keeper -------------------------------------------------------------------------------------------------------------- */
@@ -191,7 +150,7 @@ static int hear_ready(const struct keeper *keeper, int *stdout_fd, int *stderr_f
 {
 	struct keeper_message ready;
 	int fds[DESCRIPTORS];
-	unsigned count = 0;
+	unsigned count = DESCRIPTORS;
 	const int result = receive(keeper->socket, &ready, fds, &count);
 	if (result != 1)
 		return error_set(err, -EIO, "the keeper's process ended at once");
@@ -244,7 +203,7 @@ int keeper_connect(struct keeper *keeper, bool seqpacket, uint32_t port)
 {
 	struct keeper_message message = { .order = KEEPER_CONNECT, .value = (int32_t)port, .flag = seqpacket };
 	int fds[DESCRIPTORS];
-	unsigned count = 0;
+	unsigned count = DESCRIPTORS;
 	int result = deliver(keeper->socket, &message, NULL, 0);
 	if (result == 0)
 		result = receive(keeper->socket, &message, fds, &count);

@@ -16,17 +16,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/packet.h"
+
 #define ADDRESS_MS 5000
 
 struct answer {
 	int32_t error; /* 0: a descriptor comes with it */
 	char text[NBD_TEXT_BYTES];
-};
-
-/* Room for one descriptor. */
-union ancillary {
-	struct cmsghdr align;
-	char bytes[CMSG_SPACE(sizeof(int))];
 };
 
 /* ---- the connector's process --------------------------------------------------------------------------------------------------- */
@@ -96,23 +92,6 @@ static int connect_server(const struct nbd_uri *uri, int client, char text[NBD_T
 	return result;
 }
 
-static bool deliver(int client, const struct answer *answer, int fd)
-{
-	union ancillary ancillary = { .bytes = { 0 } };
-	struct iovec iov = { (void *)(uintptr_t)answer, sizeof(*answer) };
-	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
-	if (fd >= 0) {
-		header.msg_control = ancillary.bytes;
-		header.msg_controllen = sizeof(ancillary.bytes);
-		struct cmsghdr *c = CMSG_FIRSTHDR(&header);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
-	return sendmsg(client, &header, MSG_NOSIGNAL) == (ssize_t)sizeof(*answer);
-}
-
 /* Nothing of the caller's is held: neither its pipes, nor trvmm's end. Returns the number that the socket has then. */
 static int close_others(int client)
 {
@@ -139,10 +118,10 @@ static void run_connector(const struct nbd_uri *uri, int client)
 		struct answer answer = { .error = 0 };
 		const int fd = connect_server(uri, client, answer.text);
 		answer.error = fd < 0 ? fd : 0;
-		const bool good = deliver(client, &answer, fd);
+		const int result = packet_send(client, &answer, sizeof(answer), &fd, fd >= 0);
 		if (fd >= 0)
 			close(fd);
-		if (!good)
+		if (result < 0)
 			break;
 	}
 	_exit(0);
@@ -172,22 +151,15 @@ int nbd_connector_start(const struct nbd_uri *uri, struct nbd_connector *connect
 
 static int take_answer(const struct nbd_connector *connector, char text[NBD_TEXT_BYTES])
 {
-	union ancillary ancillary;
 	struct answer answer;
-	struct iovec iov = { &answer, sizeof(answer) };
-	struct msghdr header = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = ancillary.bytes, .msg_controllen = sizeof(ancillary.bytes)
-	};
+	unsigned count = 1;
 	int fd = -1;
-	if (recvmsg(connector->socket, &header, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof(answer)) {
+	if (packet_receive(connector->socket, &answer, sizeof(answer), &fd, &count) != 1) {
 		snprintf(text, NBD_TEXT_BYTES, "the process that makes connections has ended");
 		return -EPIPE;
 	}
-	const struct cmsghdr *c = CMSG_FIRSTHDR(&header);
-	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&fd, CMSG_DATA(c), sizeof(int));
 	memcpy(text, answer.text, NBD_TEXT_BYTES);
-	return answer.error ? answer.error : fd >= 0 ? fd : -EMFILE;
+	return answer.error ? answer.error : count ? fd : -EMFILE;
 }
 
 int nbd_connector_connect(struct nbd_connector *connector, int timeout_ms, char text[NBD_TEXT_BYTES])

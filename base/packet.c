@@ -1,0 +1,60 @@
+/* See packet.h. */
+#include "base/packet.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+union ancillary {
+	struct cmsghdr align;
+	char bytes[CMSG_SPACE(PACKET_DESCRIPTORS_MAX * sizeof(int))];
+};
+
+int packet_send(int socket, const void *bytes, size_t length, const int *fds, unsigned fd_count)
+{
+	union ancillary ancillary = { .bytes = { 0 } };
+	struct iovec iov = { (void *)(uintptr_t)bytes, length };
+	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
+	assert(fd_count <= PACKET_DESCRIPTORS_MAX);
+	if (fd_count) {
+		header.msg_control = ancillary.bytes;
+		header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+		struct cmsghdr *c = CMSG_FIRSTHDR(&header);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
+	}
+	ssize_t n;
+	do
+		n = sendmsg(socket, &header, MSG_NOSIGNAL);
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+int packet_receive(int socket, void *bytes, size_t length, int *fds, unsigned *fd_count)
+{
+	union ancillary ancillary;
+	struct iovec iov = { bytes, length };
+	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
+	if (fds) {
+		assert(*fd_count <= PACKET_DESCRIPTORS_MAX);
+		header.msg_control = ancillary.bytes;
+		header.msg_controllen = CMSG_LEN(*fd_count * sizeof(int)); /* CMSG_SPACE has room for more */
+		*fd_count = 0;
+	}
+	ssize_t n;
+	do
+		n = recvmsg(socket, &header, MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	const struct cmsghdr *c = fds ? CMSG_FIRSTHDR(&header) : NULL;
+	if (c && c->cmsg_type == SCM_RIGHTS) {
+		*fd_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fds, CMSG_DATA(c), *fd_count * sizeof(int));
+	}
+	return n == (ssize_t)length ? 1 : -EPROTO;
+}
