@@ -14,13 +14,13 @@
 #include <unistd.h>
 
 #include "devices/virtio-blk/disk_nbd.h"
+#include "tests/unit/nbd_server.h"
 
 enum { SIZE = 8 << 20 };
 
 static char folder[] = "/tmp/trvmm-nbd-XXXXXX";
 static char server_path[64], uri[128], program[PATH_MAX];
 static struct error err;
-static pid_t server;
 
 static void set_up(void)
 {
@@ -41,33 +41,14 @@ static void serve(const char *const *words)
 	while (*words)
 		argv[argc++] = *words++;
 	argv[argc] = NULL;
-	unlink(server_path);
-	server = fork();
-	if (server == 0) {
-		const int null = open("/dev/null", O_RDWR);
-		dup2(null, 2);
-		execvp("nbdkit", (char *const *)(void *)argv);
-		_exit(127);
-	}
-	for (int i = 0; i < 500 && access(server_path, F_OK) < 0; i++)
-		usleep(10000);
-	cr_assert(access(server_path, F_OK) == 0, "nbdkit does not listen");
+	nbd_server_start(argv, server_path);
 }
 #define SERVE(...) serve((const char *const[]){ __VA_ARGS__, NULL })
-
-static void stop_server(void)
-{
-	if (server > 0) {
-		kill(server, SIGKILL);
-		waitpid(server, NULL, 0);
-	}
-	server = 0;
-}
 
 static void clean_up(void)
 {
 	char command[64];
-	stop_server();
+	nbd_server_stop();
 	snprintf(command, sizeof(command), "rm -rf %s", folder);
 	cr_assert(system(command) == 0);
 }
@@ -133,7 +114,7 @@ Test(disk_nbd, read_only_by_wish_or_by_the_server)
 	struct disk *disk = open_or_fail(true);
 	cr_assert(disk->read_only);
 	disk_destroy(disk);
-	stop_server();
+	nbd_server_stop();
 	SERVE("-r", "memory", "8M");
 	disk = open_or_fail(false);
 	cr_assert(disk->read_only);
@@ -154,11 +135,11 @@ Test(disk_nbd, what_cannot_be_a_disk_is_refused)
 	refused(-ENOENT, "No such file");
 	SERVE("memory", "0");
 	refused(-EINVAL, "empty");
-	stop_server();
+	nbd_server_stop();
 	SERVE("--filter=blocksize-policy", "memory", "8M", "blocksize-minimum=4096", "blocksize-preferred=4096",
 	      "blocksize-error-policy=error");
 	refused(-EINVAL, "512 bytes");
-	stop_server();
+	nbd_server_stop();
 	strcpy(program, "/no/such/program");
 	refused(-ENOENT, "/no/such/program");
 	cr_assert(disk_nbd_is_uri("nbd://host/x") && disk_nbd_is_uri("nbds+unix:///x?socket=y") && !disk_nbd_is_uri("nbd") &&
@@ -283,7 +264,7 @@ Test(disk_nbd, a_lost_server_is_an_io_error_until_it_is_back)
 	struct disk *disk = open_or_fail(false);
 	uint8_t bytes[4096] = { 42 };
 	cr_assert(transfer(disk, 8192, bytes, sizeof(bytes), true) == 0);
-	stop_server();
+	nbd_server_stop();
 	for (int i = 0; i < 20; i++)
 		cr_assert(transfer(disk, 8192, bytes, sizeof(bytes), false) == -EIO);
 	SERVE("file", file);
@@ -296,7 +277,7 @@ Test(disk_nbd, a_lost_server_is_an_io_error_until_it_is_back)
 	cr_assert(disk->ops->flush(disk) == -EIO, "the write may have been lost with the connection");
 	cr_assert(disk->ops->flush(disk) == 0);
 	/* Another export under the same name is not taken for the disk. */
-	stop_server();
+	nbd_server_stop();
 	cr_assert(transfer(disk, 8192, bytes, sizeof(bytes), false) == -EIO);
 	SERVE("memory", "4M");
 	usleep(1500000);

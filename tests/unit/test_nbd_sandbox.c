@@ -25,13 +25,13 @@
 #include <unistd.h>
 
 #include "devices/virtio-blk/disk_nbd.h"
+#include "tests/unit/nbd_server.h"
 
 #define UID_ORDINARY 1000
 #define PORT_TEXT 8
 
 static char folder[] = "/tmp/trvmm-nbd-sandbox-XXXXXX";
 static char program[64], uri[128], port[PORT_TEXT];
-static pid_t server;
 
 static void shell(const char *command)
 {
@@ -69,25 +69,22 @@ static void serve(void)
 {
 	char pid_file[64];
 	snprintf(pid_file, sizeof(pid_file), "%s/pid", folder);
-	unlink(pid_file);
-	server = fork();
-	if (server == 0) {
-		execlp("nbdkit", "nbdkit", "-f", "--exit-with-parent", "-i", "localhost", "-p", port, "-P", pid_file,
-		       "--filter=exportname", "memory", "8M", "exportname=an export", "exportname-strict=true", NULL);
-		_exit(127);
-	}
-	for (int i = 0; i < 500 && access(pid_file, F_OK) < 0; i++)
-		usleep(10000);
-	cr_assert(access(pid_file, F_OK) == 0, "nbdkit does not listen");
-}
-
-static void stop_server(void)
-{
-	if (server > 0) {
-		kill(server, SIGKILL);
-		waitpid(server, NULL, 0);
-	}
-	server = 0;
+	const char *const argv[] = { "nbdkit",
+				     "-f",
+				     "--exit-with-parent",
+				     "-i",
+				     "localhost",
+				     "-p",
+				     port,
+				     "-P",
+				     pid_file,
+				     "--filter=exportname",
+				     "memory",
+				     "8M",
+				     "exportname=an export",
+				     "exportname-strict=true",
+				     NULL };
+	nbd_server_start(argv, pid_file);
 }
 
 static void set_up(void)
@@ -99,7 +96,7 @@ static void set_up(void)
 static void clean_up(void)
 {
 	char command[64];
-	stop_server();
+	nbd_server_stop();
 	snprintf(command, sizeof(command), "rm -r %s", folder);
 	shell(command);
 }
@@ -363,7 +360,7 @@ static void connects_and_reconnects(void)
 	cr_assert(disk->size_bytes == 8 << 20 && read_sector(disk) == 0);
 	cr_assert_eq(status_of(child_of(getpid()), "Seccomp", 10), 2);
 	for (int life = 0; life < 2; life++) {
-		stop_server();
+		nbd_server_stop();
 		cr_assert(read_sector(disk) == -EIO);
 		serve();
 		int rc = -EIO;
@@ -380,7 +377,7 @@ static void connects_and_reconnects(void)
 	for (int i = 0; i < 200 && runs(connector); i++)
 		usleep(10000);
 	cr_assert(!runs(connector), "process %d is left over", (int)connector);
-	stop_server();
+	nbd_server_stop();
 }
 
 Test(nbd_sandbox, finds_its_server_by_name_and_again)
