@@ -1,5 +1,5 @@
 /*
- * Executables for the guest, part of this program: what ext4gen places there as AGENT_PATH and COPY_PROGRAM.
+ * Executables for the guest, part of this program: what the root folder has there as AGENT_NAME and COPY_NAME.
  *
  * Each has a slot of fixed size, with zeroes behind it, which an ELF file does not mind: the disk is laid out alike whatever they are,
  * and a disk that is kept goes on with those of the next version.

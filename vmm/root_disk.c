@@ -24,7 +24,7 @@ static int make_tree(const struct options *options, struct root_disk *root, stru
 	 */
 	const struct layers_memory_file files[] = {
 		{ .path = AGENT_PATH, .mode = 0755, .data = agent_blob, .length = BLOB_SLOT_BYTES },
-		{ .path = COPY_PROGRAM, .mode = 0755, .data = copy_blob, .length = BLOB_SLOT_BYTES },
+		{ .path = COPY_PATH, .mode = 0755, .data = copy_blob, .length = BLOB_SLOT_BYTES },
 		{ .path = "/dev/.trvmm", .data = "" },
 		{ .path = "/proc/.trvmm", .data = "" },
 		{ .path = "/run/.trvmm", .data = "" },

@@ -35,7 +35,7 @@
 /* Inode tables are computed when they are read, so little of them is read ahead (the default is 32 blocks). */
 #define DISK_FLAGS "inode_readahead_blks=8"
 #define CMDLINE_DISK " root=/dev/vda rootfstype=ext4 rootflags=" DISK_FLAGS " init=" AGENT_PATH
-#define CMDLINE_SHARE " root=" SHARES_ROOT_TAG " rootfstype=virtiofs init=/" AGENT_ROOT_NAME
+#define CMDLINE_SHARE " root=" SHARES_ROOT_TAG " rootfstype=virtiofs init=" AGENT_PATH
 #define CMDLINE_READ_WRITE " rw"
 #define CMDLINE_READ_ONLY " ro"
 #define CMDLINE_QUIET " loglevel=1" /* panics are heard */
@@ -200,7 +200,7 @@ static int build_initramfs(const struct run *run, struct cpio *archive, struct e
 {
 	const struct options *options = run->options;
 	const struct initramfs_root disk = { "/dev/vda", "ext4", AGENT_PATH, DISK_FLAGS };
-	const struct initramfs_root share = { SHARES_ROOT_TAG, "virtiofs", "/" AGENT_ROOT_NAME, "" };
+	const struct initramfs_root share = { SHARES_ROOT_TAG, "virtiofs", AGENT_PATH, "" };
 	const struct initramfs_spec spec = {
 		.modules = options->modules,
 		.release = run->kernel.release,

@@ -13,6 +13,7 @@
 
 #include "base/iov.h"
 #include "guest/agent/protocol.h"
+#include "guest/copy/copy.h"
 #include "vmm/guest_blobs.h"
 #include "vmm/sandbox.h"
 #include "vmm/share.h"
@@ -34,16 +35,16 @@ static unsigned descriptors_each(size_t count)
 	return (unsigned)((limit.rlim_cur < DESCRIPTORS_WANTED ? limit.rlim_cur : DESCRIPTORS_WANTED) / 2 / count);
 }
 
-/* The agent's program as a file, which the root share shows. */
-static int make_agent_file(struct shares *shares, struct error *err)
+/* A program of ours as a file, which the root share shows. */
+static int make_program_file(const uint8_t *program, int *fd, struct error *err)
 {
-	shares->agent_fd = memfd_create("trvmm-agent", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (shares->agent_fd < 0)
+	*fd = memfd_create("trvmm-program", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (*fd < 0)
 		return error_set(err, -errno, "a file in memory: %s", strerror(errno));
-	const int result = write_full(shares->agent_fd, agent_blob, BLOB_SLOT_BYTES);
+	const int result = write_full(*fd, program, BLOB_SLOT_BYTES);
 	if (result < 0)
 		return error_set(err, result, "a file in memory: %s", strerror(-result));
-	fcntl(shares->agent_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+	fcntl(*fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
 	return 0;
 }
 
@@ -59,7 +60,10 @@ static void warn_of_squashing(const struct fs_server *server, const char *option
 static int open_root(const struct options *options, struct shares *shares, unsigned descriptors, struct error *err)
 {
 	struct stat st;
-	int result = make_agent_file(shares, err);
+	int *fds = shares->program_fds;
+	int result = make_program_file(agent_blob, &fds[0], err);
+	if (result == 0)
+		result = make_program_file(copy_blob, &fds[1], err);
 	if (result < 0)
 		return result;
 	if (stat(options->root, &st) == 0 && !S_ISDIR(st.st_mode))
@@ -69,8 +73,7 @@ static int open_root(const struct options *options, struct shares *shares, unsig
 		.path = options->root,
 		.read_only = options->read_only,
 		.cache = FS_CACHE_AUTO,
-		.extra_name = AGENT_ROOT_NAME,
-		.extra_fd = shares->agent_fd,
+		.extras = { { AGENT_NAME, fds[0] }, { COPY_NAME, fds[1] } },
 		.descriptors_max = descriptors,
 	};
 	strcpy(root->tag, SHARES_ROOT_TAG);
@@ -90,7 +93,6 @@ static int open_share(const struct share *share, struct shares *shares, unsigned
 		.read_only = share->read_only,
 		.cache = share->cache,
 		.writeback = share->writeback,
-		.extra_fd = -1,
 		.descriptors_max = descriptors,
 	};
 	const int result = fs_server_create(&config, &shared->server, err);
@@ -115,7 +117,7 @@ static int open_share(const struct share *share, struct shares *shares, unsigned
 
 int shares_open(const struct options *options, struct shares *shares, struct error *err)
 {
-	*shares = (struct shares){ .agent_fd = -1 };
+	*shares = (struct shares){ .program_fds = { -1, -1 } };
 	const size_t most = options->share_count + (options->root != NULL);
 	if (!most)
 		return 0;
@@ -182,9 +184,10 @@ void shares_close(struct shares *shares)
 		virtio_fs_destroy(shares->all[i].fs);
 		fs_server_destroy(shares->all[i].server);
 	}
-	if (shares->agent_fd >= 0)
-		close(shares->agent_fd);
+	for (unsigned i = 0; i < FS_EXTRAS_MAX; i++)
+		if (shares->program_fds[i] >= 0)
+			close(shares->program_fds[i]);
 	free(shares->all);
 	free(shares->mounts);
-	*shares = (struct shares){ .agent_fd = -1 };
+	*shares = (struct shares){ .program_fds = { -1, -1 } };
 }

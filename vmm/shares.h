@@ -26,7 +26,7 @@ struct shares {
 	size_t count;
 	struct session_share *mounts; /* owned; what the agent is asked for: those of -v. Strings are of the options and of `all` */
 	size_t mount_count;
-	int agent_fd; /* the agent's program, for the root; -1: none */
+	int program_fds[FS_EXTRAS_MAX]; /* our own programs, for the root; -1: none */
 };
 
 /* Opens what the options name. Returns 0 or -errno with one line; shares_close() is due in either case. */

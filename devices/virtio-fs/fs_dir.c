@@ -88,7 +88,7 @@ static int add_host_entry(struct listing *listing, const struct host_dirent *hos
 		.type = host->type,
 	};
 
-	if (fs_is_extra(server, node, host->name))
+	if (fs_find_extra(server, node, host->name))
 		return 1;
 	if (record_bytes(listing, host->name) > listing->room - listing->used)
 		return 0;

@@ -24,9 +24,22 @@ int fs_check_parent(const struct fs_node *node)
 	return node->kind == FS_NODE_HOST ? 0 : -EPERM;
 }
 
-bool fs_is_extra(const struct fs_server *server, const struct fs_node *parent, const char *name)
+struct fs_node *fs_find_extra(const struct fs_server *server, const struct fs_node *parent, const char *name)
 {
-	return server->extra && parent->index == FUSE_ROOT_ID && strcmp(name, server->extra_name) == 0;
+	if (parent->index != FUSE_ROOT_ID)
+		return NULL;
+	for (unsigned i = 0; i < FS_EXTRAS_MAX && server->extras[i].name; i++)
+		if (strcmp(name, server->extras[i].name) == 0)
+			return server->extras[i].node;
+	return NULL;
+}
+
+int fs_extra_fd(const struct fs_server *server, const struct fs_node *node)
+{
+	unsigned i = 0;
+	while (server->extras[i].node != node)
+		i++;
+	return server->extras[i].fd;
 }
 
 static void fill(const struct fs_server *server, const struct fs_node *node, struct fuse_entry_out *entry)
@@ -63,15 +76,13 @@ int fs_entry_find(struct fs_server *server, struct fs_node *parent, int parent_f
 	return result;
 }
 
-/* The extra file, and all that there is in the root of a share that is one file. */
+/* An extra file, and all that there is in the root of a share that is one file. */
 static int find_lasting(struct fs_request *request, struct fuse_entry_out *entry)
 {
 	struct fs_server *server = request->server;
-	struct fs_node *node = NULL;
+	struct fs_node *node = fs_find_extra(server, request->node, request->names[0]);
 
-	if (fs_is_extra(server, request->node, request->names[0]))
-		node = server->extra;
-	else if (request->node->kind == FS_NODE_LIST && strcmp(request->names[0], server->name) == 0)
+	if (!node && request->node->kind == FS_NODE_LIST && strcmp(request->names[0], server->name) == 0)
 		node = server->single;
 	if (!node)
 		return -ENOENT;
@@ -89,7 +100,7 @@ ssize_t fs_do_lookup(struct fs_request *request)
 	if (!S_ISDIR(request->node->identity.type))
 		return -ENOTDIR;
 	int result;
-	if (request->node->kind == FS_NODE_LIST || fs_is_extra(server, request->node, request->names[0])) {
+	if (request->node->kind == FS_NODE_LIST || fs_find_extra(server, request->node, request->names[0])) {
 		result = find_lasting(request, &entry);
 	} else {
 		const int parent_fd = fs_node_open(server, request->node);

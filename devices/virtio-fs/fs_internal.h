@@ -30,7 +30,7 @@ struct fs_identity {
 enum fs_node_kind {
 	FS_NODE_HOST, /* a file of the host */
 	FS_NODE_LIST, /* the root of a share that is one file: a directory that holds just that */
-	FS_NODE_EXTRA, /* fs_config.extra_name */
+	FS_NODE_EXTRA, /* one of fs_config.extras */
 };
 
 /*
@@ -171,9 +171,12 @@ struct fs_server {
 	int root_dir_fd; /* owned; the same, open for reading, for syncfs(); -1 for a single file */
 	int proc_fd; /* owned; O_PATH of /proc/self/fd */
 	uint64_t root_dev;
-	char *extra_name; /* owned; NULL: none */
-	int extra_fd; /* borrowed */
-	struct fs_node *extra, *single; /* lasting nodes, borrowed; NULL: none */
+	struct {
+		char *name; /* owned; NULL: no more of them */
+		int fd; /* borrowed */
+		struct fs_node *node; /* a lasting one, borrowed */
+	} extras[FS_EXTRAS_MAX];
+	struct fs_node *single; /* a lasting node, borrowed; NULL: none */
 	unsigned slots_max, files_max, nodes_max;
 
 	/* set by FUSE_INIT */
@@ -283,8 +286,10 @@ fs_handler fs_do_setxattr, fs_do_getxattr, fs_do_listxattr, fs_do_removexattr;
 
 /* Is `node` a directory of the host, in which names can be made and removed? Returns 0, -ENOTDIR or -EPERM. */
 int fs_check_parent(const struct fs_node *node);
-/* Is `name` in `parent` the extra file, which nobody changes? */
-bool fs_is_extra(const struct fs_server *server, const struct fs_node *parent, const char *name);
+/* The extra file that `name` in `parent` is, which nobody changes; NULL: it is none. */
+struct fs_node *fs_find_extra(const struct fs_server *server, const struct fs_node *parent, const char *name);
+/* The descriptor of a node of the kind FS_NODE_EXTRA. */
+int fs_extra_fd(const struct fs_server *server, const struct fs_node *node);
 
 /*
  * Finds `name` in `parent`, whose descriptor is `parent_fd` (O_PATH or not), and counts a lookup of it. Returns 0 or -errno.

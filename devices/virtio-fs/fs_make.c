@@ -22,7 +22,7 @@ static int open_parent(struct fs_request *request)
 	const int result = fs_check_parent(request->node);
 	if (result)
 		return result;
-	if (fs_is_extra(request->server, request->node, request->names[0]))
+	if (fs_find_extra(request->server, request->node, request->names[0]))
 		return -EEXIST;
 	return fs_node_open(request->server, request->node);
 }
@@ -213,7 +213,7 @@ static ssize_t rename_name(struct fs_request *request, uint64_t new_parent_id, u
 	int result = fs_node_get(server, new_parent_id, &new_parent);
 	if (!result) {
 		result = fs_check_parent(new_parent);
-		if (!result && fs_is_extra(server, new_parent, request->names[1]))
+		if (!result && fs_find_extra(server, new_parent, request->names[1]))
 			result = -EPERM;
 		const int new_fd = result ? result : fs_node_open(server, new_parent);
 		result = new_fd < 0 ? new_fd : 0;

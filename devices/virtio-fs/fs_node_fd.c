@@ -210,7 +210,7 @@ int fs_node_statx(struct fs_server *server, struct fs_node *node, struct statx *
 	struct place place;
 
 	if (node->kind == FS_NODE_EXTRA)
-		return fs_statx(server->extra_fd, "", stx);
+		return fs_statx(fs_extra_fd(server, node), "", stx);
 	int result = open_or_place(server, node, &missing, &place);
 	if (result == -EAGAIN && missing == node) {
 		/* No descriptor is spent on a file of which nothing but attributes is wanted. */

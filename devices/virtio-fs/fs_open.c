@@ -118,7 +118,7 @@ ssize_t fs_do_open(struct fs_request *request)
 	if (request->node->kind == FS_NODE_EXTRA) {
 		out.open_flags = server->cache == FS_CACHE_NONE ? 0 : FOPEN_KEEP_CACHE;
 		result =
-		    wants_change(in->flags) ? -EACCES : fs_file_add(server, request->node, server->extra_fd, O_RDONLY, &out.fh);
+		    wants_change(in->flags) ? -EACCES : fs_file_add(server, request->node, fs_extra_fd(server, request->node), O_RDONLY, &out.fh);
 	} else {
 		result = open_host(server, request->node, in->flags, in->open_flags & FUSE_OPEN_KILL_SUIDGID, &out);
 	}
@@ -252,7 +252,7 @@ ssize_t fs_do_create(struct fs_request *request)
 	int result = fs_check_parent(request->node);
 	if (result)
 		return result;
-	if (fs_is_extra(server, request->node, request->names[0]))
+	if (fs_find_extra(server, request->node, request->names[0]))
 		return -EEXIST;
 	const int parent_fd = fs_node_open(server, request->node);
 	if (parent_fd < 0)

@@ -101,11 +101,12 @@ static int add_roots(struct fs_server *server, const struct statx *stx)
 		root->identity.type = S_IFDIR;
 		server->single = fs_node_add_lasting(server, FS_NODE_HOST, stx);
 	}
-	if (server->extra_name) {
-		server->extra = fs_node_add_lasting(server, FS_NODE_EXTRA, NULL);
-		if (!server->extra)
+	for (unsigned i = 0; i < FS_EXTRAS_MAX && server->extras[i].name; i++) {
+		struct fs_node *extra = fs_node_add_lasting(server, FS_NODE_EXTRA, NULL);
+		if (!extra)
 			return -ENOMEM;
-		server->extra->identity.type = S_IFREG;
+		extra->identity.type = S_IFREG;
+		server->extras[i].node = extra;
 	}
 	struct fs_node *opened = directory ? root : server->single;
 	const int fd = opened ? fcntl(server->root_fd, F_DUPFD_CLOEXEC, 0) : -1;
@@ -153,6 +154,17 @@ static int open_share(struct fs_server *server, const struct fs_config *config, 
 	return added ? share_error(err, added, config->path) : 0;
 }
 
+static int copy_extras(struct fs_server *server, const struct fs_config *config)
+{
+	for (unsigned i = 0; i < FS_EXTRAS_MAX && config->extras[i].name; i++) {
+		server->extras[i].name = strdup(config->extras[i].name);
+		server->extras[i].fd = config->extras[i].fd;
+		if (!server->extras[i].name)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 int fs_server_create(const struct fs_config *config, struct fs_server **created, struct error *err)
 {
 	struct fs_server *server = calloc(1, sizeof(*server));
@@ -165,15 +177,12 @@ int fs_server_create(const struct fs_config *config, struct fs_server **created,
 	server->cache = config->cache;
 	server->read_only = config->read_only;
 	server->writeback_wanted = config->writeback && config->cache == FS_CACHE_ALWAYS && !config->read_only;
-	server->extra_fd = config->extra_fd;
 	server->privileged = fs_ids_privileged();
 	server->uid = geteuid();
 	server->gid = getegid();
 	server->nodes_max = config->nodes_max ? config->nodes_max : NODES_MAX;
 	share_out_descriptors(server, descriptors_max(config->descriptors_max));
-	if (config->extra_name)
-		server->extra_name = strdup(config->extra_name);
-	if (fs_nodes_init(server) || fs_files_init(server) || (config->extra_name && !server->extra_name)) {
+	if (copy_extras(server, config) || fs_nodes_init(server) || fs_files_init(server)) {
 		error_set(err, result, "share %s: no memory", config->path);
 		goto fail;
 	}
@@ -208,7 +217,8 @@ void fs_server_destroy(struct fs_server *server)
 	close_owned(server->root_dir_fd);
 	close_owned(server->proc_fd);
 	pthread_mutex_destroy(&server->lock);
-	free(server->extra_name);
+	for (unsigned i = 0; i < FS_EXTRAS_MAX; i++)
+		free(server->extras[i].name);
 	free(server->name);
 	free(server);
 }

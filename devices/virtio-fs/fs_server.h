@@ -40,18 +40,23 @@ enum fs_cache {
 	FS_CACHE_ALWAYS, /* everything, as long as it likes: nobody else changes the directory */
 };
 
+/* A file that the root directory of a share has besides those of this host. */
+struct fs_extra {
+	const char *name; /* NULL: none */
+	int fd; /* stays the caller's, and lives as long as the server */
+};
+#define FS_EXTRAS_MAX 2u
+
 struct fs_config {
 	const char *path; /* the directory or file on this host; borrowed for fs_server_create() only */
 	bool read_only;
 	enum fs_cache cache;
 	bool writeback; /* the client gathers writes; only with FS_CACHE_ALWAYS */
 	/*
-	 * One file that the root directory has besides its own entries, listed nowhere and hiding an entry of the same name: read-only,
-	 * mode 0555, of root. For the agent, when the share is the guest's root file system. NULL: none. The descriptor stays the
-	 * caller's, and lives as long as the server.
+	 * Listed nowhere, and hiding entries of the same names: read-only, mode 0555, of root. For our own programs, when the share is the
+	 * guest's root file system.
 	 */
-	const char *extra_name;
-	int extra_fd;
+	struct fs_extra extras[FS_EXTRAS_MAX];
 	unsigned descriptors_max; /* how many descriptors it may hold at a time, at least 64; 0: half of RLIMIT_NOFILE as it is now */
 	unsigned nodes_max; /* how many files it may know at a time, 100 bytes each; 0: 4 Mi */
 };

@@ -52,8 +52,8 @@
 #include "base/le.h"
 
 #define AGENT_PROTOCOL_VERSION 4
-#define AGENT_PATH "/.trvmm/agent" /* where ext4gen places it; the kernel's init= */
-#define AGENT_ROOT_NAME ".trvmm-agent" /* its name in the root folder when that is a share */
+#define AGENT_NAME ".trvmm-agent" /* in the root folder, of a disk and of a share */
+#define AGENT_PATH "/" AGENT_NAME /* the kernel's init= */
 
 #define AGENT_PORT_CONTROL 1024u
 #define AGENT_PORT_PROXY 1025u /* in the guest */

@@ -28,7 +28,8 @@
 
 #include "base/le.h"
 
-#define COPY_PROGRAM "/.trvmm/copy" /* where ext4gen places it */
+#define COPY_NAME ".trvmm-copy" /* in the root folder, of a disk and of a share */
+#define COPY_PATH "/" COPY_NAME
 
 #define COPY_PATH_MAX 4095u
 #define COPY_NAME_MAX 255u

@@ -1,5 +1,5 @@
 /*
- * The program at COPY_PROGRAM in the guest: one end of copy.h, at stdin or stdout, started by `trvmm cp`. A file of its own beside the
+ * The program at COPY_PATH in the guest: one end of copy.h, at stdin or stdout, started by `trvmm cp`. A file of its own beside the
  * agent, so that a start does not load what only cp needs.
  *
  *   copy out PATH

@@ -4,7 +4,7 @@ kept=$work/kept.disk
 vm --rw-disk "$kept" -- sh -c 'echo one >/etc/kept; rm /etc/motd; dd if=/dev/urandom of=/noise bs=64k count=40 2>/dev/null; md5sum /noise'
 first=$(cat "$work/out")
 # The last block of the agent's slot, which is behind the agent.
-slot_end=$("$trvmm" disk inspect --rw-disk "$kept" --json /.trvmm/agent | python3 -c '
+slot_end=$("$trvmm" disk inspect --rw-disk "$kept" --json /.trvmm-agent | python3 -c '
 import json, sys
 extent = json.load(sys.stdin)["extents"][0]
 print(extent["block"] + extent["count"] - 1)')
@@ -37,7 +37,7 @@ sleep 2
 kill -KILL "$(pgrep -P $!)"
 { wait; } 2>/dev/null
 check "a guest that has written over the agent's blocks is told of" \
-	grep -q "kept disk '$kept': a guest has written over /.trvmm/agent" "$work/killed.err"
+	grep -q "kept disk '$kept': a guest has written over /.trvmm-agent" "$work/killed.err"
 exits "a kept disk is exported after kill -9" 0 disk export --rw-disk "$kept" -o "$work/disk.img"
 e2fsck -fy "$work/disk.img" >"$work/out" 2>&1
 check "e2fsck mends it or finds it clean" [ $? -le 1 ]

@@ -78,7 +78,7 @@ check "cp: no such machine" [ "$status $(wc -l <"$work/err")" = "125 1" ]
 on cp "$work/tree" "$work/x"
 check "cp: no machine at all" [ "$status $(wc -l <"$work/err")" = "125 1" ]
 # A guest whose copier is not ours.
-on exec -u 0 box sh -c 'rm /.trvmm/copy && printf "#!/bin/sh\nyes bad | head -c 100000\n" >/.trvmm/copy && chmod 755 /.trvmm/copy'
+on exec -u 0 box sh -c 'rm /.trvmm-copy && printf "#!/bin/sh\nyes bad | head -c 100000\n" >/.trvmm-copy && chmod 755 /.trvmm-copy'
 on cp box:/srv "$work/hostile"
 check "cp: a guest that lies: 125, one line, nothing made" [ "$status $(wc -l <"$work/err") $(ls -d "$work/hostile" 2>/dev/null)" = "125 1 " ]
 on rm box

@@ -94,6 +94,13 @@ expect_lines "--root: the root is the directory" "virtiofs rw|0|0|"
 check "... and what is written there stays" [ "$(cat "$host/root/root-file") $(ls -A "$host/root" | grep -c trvmm)" = "written 0" ]
 vm --root "$host/root" --read-only -v "$share:/tmp/s" -- sh -c 'echo x 2>/dev/null >/new || echo refused; rm -f /root-file 2>/dev/null || echo refused; cat /root-file'
 expect_lines "--root --read-only" "refused|refused|written|"
+export XDG_RUNTIME_DIR=$work/runtime
+vm -d --name rooted --root "$host/root" -- sleep 1000
+timeout 60 "$trvmm" cp rooted:/root-file "$work/copied" 2>"$work/err"
+timeout 60 "$trvmm" cp "$work/copied" rooted:/copied 2>>"$work/err"
+check "--root: trvmm cp both ways" [ "$(cat "$work/copied" "$host/root/copied" "$work/err" | tr '\n' ' ')" = "written written " ]
+timeout 60 "$trvmm" rm -f rooted 2>"$work/err"
+unset XDG_RUNTIME_DIR
 
 # What cannot be.
 refuses "a share that is not there" "/no/such" -v /no/such:/x -- true

@@ -201,8 +201,7 @@ static void prepare(void)
 					  .cache = FS_CACHE_AUTO,
 					  .descriptors_max = 64,
 					  .nodes_max = 500,
-					  .extra_name = "init",
-					  .extra_fd = open("/dev/null", O_RDONLY) };
+					  .extras = { { "init", open("/dev/null", O_RDONLY) } } };
 	if (fs_server_create(&config, &server, &err))
 		abort();
 	fsc_init(c, server);

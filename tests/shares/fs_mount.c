@@ -83,7 +83,7 @@ static bool take_option(const char *word, struct fs_config *config)
 
 int main(int argc, char **argv)
 {
-	struct fs_config config = { .extra_fd = -1 };
+	struct fs_config config = { .path = NULL };
 	struct error err = { "" };
 	pthread_t threads[THREADS];
 	char options[128];

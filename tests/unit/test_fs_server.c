@@ -623,7 +623,7 @@ Test(fs_server, the_extra_file)
 	fs_share_file(&share, "dir/init", "another");
 	const int extra = open(fs_share_path(&share, "dir"), O_TMPFILE | O_RDWR, 0600);
 	cr_assert(extra >= 0 && write(extra, "the agent", 9) == 9);
-	start((struct fs_config){ .cache = FS_CACHE_AUTO, .extra_name = "init", .extra_fd = extra });
+	start((struct fs_config){ .cache = FS_CACHE_AUTO, .extras = { { "other", -1 }, { "init", extra } } });
 	cr_assert(fsc_lookup(c, FUSE_ROOT_ID, "init", &id) == 0);
 	const struct fuse_attr attr = fsc_entry(c)->attr;
 	cr_assert(attr.mode == (S_IFREG | 0555) && attr.uid == 0 && attr.gid == 0 && attr.size == 9);

@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "devices/virtio-blk/disk_ext4.h"
 #include "ext4read/ext4read.h"
+#include "guest/agent/protocol.h"
+#include "guest/copy/copy.h"
 #include "layers/diff.h"
 #include "vmm/cli/disk.h"
 #include "vmm/cli/disk_output.h"
@@ -107,7 +109,7 @@ static int write_layer(void *data, int fd, bool stream, struct error *err)
 {
 	struct job *job = data;
 	/* The agent's own, and what mkfs has in place of a layer. */
-	static const char *const ignored[] = { "lost+found", ".trvmm", NULL };
+	static const char *const ignored[] = { "lost+found", AGENT_NAME, COPY_NAME, NULL };
 	const struct diff_options options = { .is_unchanged = is_unchanged, .data = job, .ignored = ignored };
 	const struct diff_side base = { job->base.tree, read_contents, job->base.reader };
 	const struct diff_side changed = { job->changed.tree, read_contents, job->changed.reader };
