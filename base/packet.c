@@ -5,28 +5,28 @@
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/socket.h>
 
-union ancillary {
-	struct cmsghdr align;
-	char bytes[CMSG_SPACE(PACKET_DESCRIPTORS_MAX * sizeof(int))];
-};
+void packet_attach(struct msghdr *header, union packet_ancillary *ancillary, const int *fds, unsigned fd_count)
+{
+	assert(fd_count <= PACKET_DESCRIPTORS_MAX);
+	if (!fd_count)
+		return;
+	*ancillary = (union packet_ancillary){ .bytes = { 0 } };
+	header->msg_control = ancillary->bytes;
+	header->msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
+	struct cmsghdr *c = CMSG_FIRSTHDR(header);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
+	memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
+}
 
 int packet_send(int socket, const void *bytes, size_t length, const int *fds, unsigned fd_count)
 {
-	union ancillary ancillary = { .bytes = { 0 } };
+	union packet_ancillary ancillary;
 	struct iovec iov = { (void *)(uintptr_t)bytes, length };
 	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
-	assert(fd_count <= PACKET_DESCRIPTORS_MAX);
-	if (fd_count) {
-		header.msg_control = ancillary.bytes;
-		header.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&header);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
+	packet_attach(&header, &ancillary, fds, fd_count);
 	ssize_t n;
 	do
 		n = sendmsg(socket, &header, MSG_NOSIGNAL);
@@ -36,7 +36,7 @@ int packet_send(int socket, const void *bytes, size_t length, const int *fds, un
 
 int packet_receive(int socket, void *bytes, size_t length, int *fds, unsigned *fd_count)
 {
-	union ancillary ancillary;
+	union packet_ancillary ancillary;
 	struct iovec iov = { bytes, length };
 	struct msghdr header = { .msg_iov = &iov, .msg_iovlen = 1 };
 	if (fds) {

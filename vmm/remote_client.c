@@ -11,6 +11,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/packet.h"
+
 int remote_open(const char *name, struct registry_entry *entry, struct error *err)
 {
 	int result = registry_find(name, entry, err);
@@ -43,24 +45,12 @@ static int send_all(int fd, struct msghdr *message, const uint8_t *rest, size_t 
 
 int remote_send(int fd, enum remote_type type, const void *body, size_t length, const int *fds, unsigned fd_count)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(REMOTE_DESCRIPTORS_MAX * sizeof(int))];
-	} ancillary = { .bytes = { 0 } };
+	union packet_ancillary ancillary;
 	struct remote_header header = { le32_make(REMOTE_MAGIC), le32_make(REMOTE_VERSION), le32_make(type),
 					le32_make((uint32_t)length) };
 	struct iovec iov[2] = { { &header, sizeof(header) }, { (void *)(uintptr_t)body, length } };
 	struct msghdr message = { .msg_iov = iov, .msg_iovlen = length ? 2 : 1 };
-	assert(fd_count <= REMOTE_DESCRIPTORS_MAX);
-	if (fd_count) {
-		message.msg_control = ancillary.bytes;
-		message.msg_controllen = CMSG_SPACE(fd_count * sizeof(int));
-		struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
-		memcpy(CMSG_DATA(c), fds, fd_count * sizeof(int));
-	}
+	packet_attach(&message, &ancillary, fds, fd_count);
 	return send_all(fd, &message, body, length);
 }
 
