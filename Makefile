@@ -21,7 +21,7 @@ LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,
 BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils \
 	util-linux nbdkit acl golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2 expect apache2-utils \
-	buildah cpio kmod
+	buildah cpio kmod git rsync sqlite3 stress-ng
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/packet.c base/relay.c base/thread.c \
