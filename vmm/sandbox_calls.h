@@ -166,7 +166,8 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ FS, "setfsgid", { ANY }, "the same" },
 
 	/* ---- connections: what listens is listening, and there is no socket() and no connect() ---- */
-	{ LOOP | KEEPER, "sendmsg", { ANY }, "vsock, clients, requests to the keeper" },
+	/* A listener that is shut down is an ordinary socket, which MSG_FASTOPEN connects to any address; Landlock does not look there. */
+	{ LOOP | KEEPER, "sendmsg", { HAS_NONE_OF(2, MSG_FASTOPEN) }, "vsock, clients, requests to the keeper" },
 	{ LOOP | KEEPER, "recvmsg", { ANY }, "the same; clients of trvmm exec send their streams" },
 	{ LOOP, "sendto", { IS(4, 0) }, "sessions, ports: to no other address" },
 	{ LOOP, "recvfrom", { IS(4, 0) }, "the same" },

@@ -42,6 +42,7 @@ static struct {
 	struct sockaddr_in loopback;
 	struct sockaddr_un socket, abstract;
 	long parent;
+	int listener; /* as one of -p */
 	unsigned only; /* KIND_NONE: all kinds */
 	void *page;
 } targets = { .only = KIND_NONE };
@@ -68,6 +69,17 @@ static long connect_to(int family, const void *address, size_t length)
 {
 	const long fd = call(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0, 0, 0, 0);
 	return fd < 0 ? fd : call(SYS_connect, fd, (long)address, (long)length, 0, 0, 0);
+}
+
+/* A socket that listened is as good as new when it is shut down, and this flag of sendmsg() is a connect(). */
+static long turn_listener(void)
+{
+	struct iovec byte = { targets.page, 1 };
+	struct msghdr message = {
+		.msg_name = &targets.loopback, .msg_namelen = sizeof(targets.loopback), .msg_iov = &byte, .msg_iovlen = 1
+	};
+	const long result = call(SYS_shutdown, targets.listener, SHUT_RDWR, 0, 0, 0, 0);
+	return result < 0 ? result : call(SYS_sendmsg, targets.listener, (long)&message, MSG_FASTOPEN | MSG_NOSIGNAL, 0, 0, 0);
 }
 
 static long make_process(void)
@@ -125,6 +137,8 @@ static long obey(unsigned order)
 		return call(SYS_io_uring_setup, 1, (long)targets.page, 0, 0, 0, 0);
 	case BACKDOOR_TYPE_FOR_THE_USER:
 		return call(SYS_ioctl, STDIN_FILENO, TIOCSTI, (long)"x", 0, 0, 0);
+	case BACKDOOR_TURN_LISTENER:
+		return turn_listener();
 	default:
 		return -ENOSYS;
 	}
@@ -173,6 +187,8 @@ void backdoor_prepare(void)
 	targets.parent = getppid();
 	targets.only = only ? (unsigned)atoi(only) : KIND_NONE;
 	targets.page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	targets.listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	listen(targets.listener, 1); /* at any port */
 	snprintf(targets.home_file, sizeof(targets.home_file), "%s/written-by-the-guest", setting("HOME"));
 	targets.loopback = (struct sockaddr_in){ .sin_family = AF_INET,
 						 .sin_port = htons((uint16_t)atoi(setting("TRVMM_BACKDOOR_PORT"))),

@@ -34,6 +34,7 @@ enum backdoor_order {
 	BACKDOOR_READ_PROC,
 	BACKDOOR_IO_URING,
 	BACKDOOR_TYPE_FOR_THE_USER,
+	BACKDOOR_TURN_LISTENER,
 	BACKDOOR_ORDERS,
 };
 
@@ -43,6 +44,7 @@ enum backdoor_order {
 		    "connect to an abstract socket", "exec a shell", "start a process", "ptrace the parent", "signal the parent",  \
 		    "map executable memory", "make memory executable", "load a module", "open /dev/kvm", "become root",            \
 		    "make a user namespace", "open /proc/1/environ", "set up io_uring", "type into the terminal",                  \
+		    "connect with a listening socket",                                                                             \
 	}
 
 #ifdef TRVMM_BACKDOOR

@@ -257,6 +257,7 @@ static int nothing_bad_is_allowed(struct sandbox_report *report)
 	(void)report;
 	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	const int pair_type = SOCK_DGRAM | SOCK_CLOEXEC;
+	struct msghdr empty = { .msg_iov = NULL };
 	int pair[2];
 	sandbox_enter(kind);
 	bool good = refused(mprotect(page, 4096, PROT_READ | PROT_EXEC));
@@ -268,6 +269,7 @@ static int nothing_bad_is_allowed(struct sandbox_report *report)
 	good = refused(syscall(SYS_ptrace, 16, getppid(), 0, 0)) && good;
 	good = refused(socket(AF_INET, SOCK_STREAM, 0)) && refused(socket(AF_UNIX, SOCK_STREAM, 0)) && good;
 	good = refused(socketpair(AF_UNIX, pair_type, 0, pair)) && good;
+	good = refused(sendmsg(STDIN_FILENO, &empty, MSG_FASTOPEN)) && good;
 	good = refused(ioctl(STDIN_FILENO, TIOCSTI, "x")) && refused(ioctl(STDIN_FILENO, KVM_CREATE_VM, 0)) && good;
 	good = refused(syscall(SYS_init_module, NULL, 0, "")) && refused(syscall(SYS_bpf, 0, NULL, 0)) && good;
 	good = refused(syscall(SYS_io_uring_setup, 1, NULL)) && refused(syscall(SYS_userfaultfd, 0)) && good;
