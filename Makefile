@@ -211,6 +211,8 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libtrvmm.a
 	$(call say,LINK,$@)
 	$(Q)$(CC) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS)
 
+$(BUILD)/fuzz/fuzz_nbd_uri: $(BUILD)/obj/devices/virtio-blk/nbd/nbd_uri.o # of trvmm-nbd, which is no part of the library
+
 .PHONY: run-fuzzers
 run-fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)
 	$(Q)set -e; for name in $(FUZZERS:fuzz_%=%); do mkdir -p $(BUILD)/fuzz/corpus/$$name; echo "  FUZZ     $$name"; \

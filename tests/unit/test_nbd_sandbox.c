@@ -396,6 +396,10 @@ Test(nbd_sandbox, what_is_no_place_is_refused)
 	static const struct {
 		const char *uri, *why;
 	} cases[] = {
+		{ "nbdx://host/x", "no URI" },
+		{ "nbdx+unix:///x?socket=/y", "no URI" },
+		{ "nbd+unix+unix:///x?socket=/y", "no URI" },
+		{ "nbd:/x", "no URI" },
 		{ "nbd://[::1/x", "host or port" },
 		{ "nbd://[::1]x/", "host or port" },
 		{ "nbd://host:port/", "host or port" },

@@ -42,6 +42,19 @@ static bool decode(struct part from, char *to, size_t size)
 	return true;
 }
 
+/* One of the four that there are. Returns what follows the "://", or NULL. */
+static const char *take_scheme(const char *text, bool *tls, bool *is_unix)
+{
+	if (strncmp(text, "nbd", 3) != 0)
+		return NULL;
+	text += 3;
+	*tls = *text == 's';
+	text += *tls;
+	*is_unix = !strncmp(text, "+unix", 5);
+	text += *is_unix ? 5 : 0;
+	return strncmp(text, "://", 3) ? NULL : text + 3;
+}
+
 /* [USER@]HOST[:PORT] */
 static bool take_authority(struct part all, struct nbd_uri *uri)
 {
@@ -95,13 +108,12 @@ static bool take_parameters(const char *at, struct nbd_uri *uri)
 
 int nbd_uri_parse(const char *text, struct nbd_uri *uri, const char **why)
 {
-	const char *at = strstr(text, "://");
-	*uri = (struct nbd_uri){ .tls = !strncmp(text, "nbds", 4) };
+	bool is_unix = false;
+	*uri = (struct nbd_uri){ .tls = false };
+	const char *at = take_scheme(text, &uri->tls, &is_unix);
 	*why = "it is no URI of a network block device";
-	if (!at || strncmp(text, "nbd", 3) != 0)
+	if (!at)
 		return -EINVAL;
-	const bool is_unix = at - text > 5 && !strncmp(at - 5, "+unix", 5);
-	at += 3;
 	const struct part authority = up_to(&at, "/?#");
 	*why = "its host or port is none";
 	if (!take_authority(authority, uri))
