@@ -2,7 +2,9 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -77,6 +79,26 @@ char *error_quote(char *out, size_t out_size, const char *bytes, size_t length)
 	return out;
 }
 
+/* Of the process, as stderr is: what a message waits, -1 for ever. */
+static _Atomic int patience_ms = -1;
+
+void message_wait_at_most(unsigned ms)
+{
+	atomic_store(&patience_ms, (int)ms);
+}
+
+/* Whether a line can be written without waiting for a reader. It is shorter than what a pipe or a terminal that is ready has room for. */
+static bool stderr_is_ready(void)
+{
+	struct pollfd end = { .fd = STDERR_FILENO, .events = POLLOUT };
+	const int ms = atomic_load(&patience_ms);
+	if (ms < 0 || poll(&end, 1, ms) != 0)
+		return true;
+	/* One wait is enough. */
+	atomic_store(&patience_ms, 0);
+	return false;
+}
+
 void message(const char *format, ...)
 {
 	char line[1200] = "trvmm: ";
@@ -90,6 +112,8 @@ void message(const char *format, ...)
 	keep_one_line(line);
 	size_t used = strlen(line);
 	line[used++] = '\n';
+	if (!stderr_is_ready())
+		return;
 	/* Nothing can be done about a stderr that does not take the line. One that is full, and not waited for, takes what it can. */
 	for (size_t at = 0; at < used;) {
 		const ssize_t n = write(STDERR_FILENO, line + at, used - at);

@@ -53,4 +53,10 @@ void complaints_print(const struct complaints *complaints, const char *prefix);
  */
 void message(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/*
+ * From now on a message waits for a stderr that takes nothing for so long and no longer: it is dropped then, and so are those behind it
+ * until stderr takes something again. For processes whose work must not stop because nobody reads. At first they wait for ever.
+ */
+void message_wait_at_most(unsigned ms);
+
 #endif

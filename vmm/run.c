@@ -48,6 +48,8 @@
 /* Kernels that are not ours may have drivers that wait for a keyboard controller or test their timer. */
 #define CMDLINE_FOREIGN " no_timer_check i8042.noaux i8042.nokbd i8042.nopnp"
 
+#define MESSAGE_MS 1000
+
 static struct run the_run; /* lives as long as the process */
 
 static void on_ready(void *data)
@@ -107,6 +109,8 @@ static void *blk_thread(void *data)
 static void on_starting(void *data)
 {
 	(void)data;
+	/* The guest can fill what stderr holds, and then say things that we have to complain of. */
+	message_wait_at_most(MESSAGE_MS);
 	sandbox_enter(SANDBOX_LOOP);
 	timeline_mark("sandbox closed");
 }

@@ -95,7 +95,7 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ COMMON, "read", { ANY }, "eventfds, pipes, terminals" },
 	{ COMMON, "write", { ANY }, "the same, and messages" },
 	{ COMMON, "close", { ANY }, "connections end" },
-	{ LOOP | RELAY | REAPER | KEEPER | NBD, "poll", { ANY }, "waiting" },
+	{ ALL, "poll", { ANY }, "waiting; whether stderr takes a message" },
 	{ LOOP | DISK | FS, "epoll_wait", { ANY }, "the event loop" },
 	{ LOOP | DISK | FS, "epoll_pwait", { ANY }, "the same, on other C libraries" },
 	{ LOOP | DISK | FS, "epoll_ctl", { ANY }, "the same" },

@@ -34,13 +34,23 @@ void uart_init(struct uart *uart, int echo_fd, void (*interrupt)(void *data), vo
 	uart->dll = 1; /* 115200 baud */
 }
 
+/*
+ * A console that cannot be written to does not stop the guest; one that is only full loses what it cannot take, or, where writing waits,
+ * makes this vCPU wait. Without the lock: others are not to wait for its reader.
+ */
+static void echo(struct uart *uart, int fd, uint8_t byte)
+{
+	if (write(fd, &byte, 1) >= 0 || errno == EAGAIN || errno == EINTR)
+		return;
+	pthread_mutex_lock(&uart->lock);
+	uart->echo_fd = -1;
+	pthread_mutex_unlock(&uart->lock);
+}
+
 /* A byte is sent at once, so the holding register is empty again. */
 static void transmit(struct uart *uart, uint8_t byte)
 {
 	uart->tail[uart->written++ % UART_TAIL_BYTES] = byte;
-	/* A console that cannot be written to does not stop the guest; one that is only full loses what it cannot take. */
-	if (uart->echo_fd >= 0 && write(uart->echo_fd, &byte, 1) < 0 && errno != EAGAIN && errno != EINTR)
-		uart->echo_fd = -1;
 	uart->thr_empty_pending = true;
 	if (uart->ier & IER_THR_EMPTY)
 		uart->interrupt(uart->data);
@@ -103,14 +113,18 @@ uint8_t uart_read(struct uart *uart, unsigned port_offset)
 
 void uart_write(struct uart *uart, unsigned port_offset, uint8_t value)
 {
+	int echo_fd = -1;
+
 	pthread_mutex_lock(&uart->lock);
 	const bool dlab = uart->lcr & LCR_DLAB;
 	switch (port_offset) {
 	case THR_RBR_DLL:
-		if (dlab)
+		if (dlab) {
 			uart->dll = value;
-		else if (!(uart->mcr & MCR_LOOPBACK))
+		} else if (!(uart->mcr & MCR_LOOPBACK)) {
 			transmit(uart, value);
+			echo_fd = uart->echo_fd;
+		}
 		break;
 	case IER_DLM:
 		if (dlab) {
@@ -138,6 +152,8 @@ void uart_write(struct uart *uart, unsigned port_offset, uint8_t value)
 		break;
 	}
 	pthread_mutex_unlock(&uart->lock);
+	if (echo_fd >= 0)
+		echo(uart, echo_fd, value);
 }
 
 size_t uart_tail(struct uart *uart, unsigned lines, char *out, size_t out_size)

@@ -161,6 +161,28 @@ Test(error, message_is_one_line_however_long)
 	cr_assert(line_end && !strcmp(line_end, "\ntrvmm: n 7\n"));
 }
 
+Test(error, message_does_not_wait_for_ever_for_a_reader, .timeout = 20)
+{
+	static char got[1 << 20];
+	int ends[2];
+	cr_assert(pipe2(ends, O_NONBLOCK | O_CLOEXEC) == 0);
+	while (write(ends[1], got, 4096) > 0)
+		continue;
+	cr_assert_eq(fcntl(ends[1], F_SETFL, 0), 0); /* whoever writes now waits */
+	const int old = dup(STDERR_FILENO);
+	dup2(ends[1], STDERR_FILENO);
+	message_wait_at_most(50);
+	for (unsigned i = 0; i < 1000; i++) /* for which 50 s would be too long */
+		message("nobody reads this %u", i);
+	while (read(ends[0], got, sizeof(got)) > 0)
+		continue;
+	message("but this");
+	dup2(old, STDERR_FILENO);
+	memset(got, 0, sizeof(got));
+	cr_expect(read(ends[0], got, sizeof(got)) > 0);
+	cr_expect_str_eq(got, "trvmm: but this\n");
+}
+
 /* ---- le.h ------------------------------------------------------------------------------------------------------------------- */
 
 Test(le, little_end_first)

@@ -1,9 +1,11 @@
 /* vmm/uart: what Linux's 8250 driver asks of the chip, and the tail of the console. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "tests/unit/fake_driver.h"
@@ -196,6 +198,36 @@ Test(uart, echo_that_is_full_goes_on_when_it_is_read)
 		continue;
 	send("again");
 	cr_assert_eq(read(ends[0], got, sizeof(got)), 5);
+}
+
+static void *write_to_the_full_console(void *arg)
+{
+	(void)arg;
+	for (unsigned i = 0; i < 1 << 20; i++)
+		uart_write(&uart, THR, 'x');
+	return NULL;
+}
+
+Test(uart, echo_that_waits_for_its_reader_holds_nobody_else, .timeout = 20)
+{
+	static char got[1 << 16];
+	pthread_t vcpu;
+	int ends[2];
+	ssize_t left = 1 << 20, n;
+	cr_assert(pipe2(ends, O_CLOEXEC) == 0);
+	uart_init(&uart, ends[1], count_interrupt, &interrupts);
+	cr_assert_eq(pthread_create(&vcpu, NULL, write_to_the_full_console, NULL), 0);
+	for (int held = 0, before = -1; held != before;) { /* until it waits */
+		before = held;
+		usleep(100000);
+		cr_assert_eq(ioctl(ends[0], FIONREAD, &held), 0);
+	}
+	char tail[16];
+	cr_expect_eq(uart_tail(&uart, 1, tail, sizeof(tail)), sizeof(tail) - 1);
+	while (left > 0 && (n = read(ends[0], got, sizeof(got))) > 0)
+		left -= n;
+	cr_expect_eq(left, 0);
+	pthread_join(vcpu, NULL);
 }
 
 /* ---- the tail --------------------------------------------------------------------------------------------------------------- */
