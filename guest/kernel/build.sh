@@ -11,9 +11,7 @@ export LC_ALL=C
 
 package=linux-source-6.1
 tarball=/usr/src/$package.tar.xz
-# Debian package, and the command or file that shows that it is there.
-needed="$package:$tarball gcc:gcc make:make flex:flex bison:bison bc:bc xz-utils:xz
-        libelf-dev:/usr/include/gelf.h binutils:objcopy perl:perl patch:patch"
+packages=("$package" gcc make flex bison bc xz-utils libelf-dev binutils perl patch)
 
 here=$(cd "$(dirname "$0")" && pwd)
 fragment=$here/trvmm.config
@@ -21,24 +19,6 @@ fragment=$here/trvmm.config
 exec 3>&2 # stays the user's while the build writes to its log
 say() { echo "kernel: $*" >&3; }
 die() { say "$*"; exit 1; }
-
-install_missing() {
-    local entry missing=()
-    for entry in $needed; do
-        case ${entry#*:} in
-        /*) [ -e "${entry#*:}" ] || missing+=("${entry%%:*}") ;;
-        *) command -v "${entry#*:}" >/dev/null || missing+=("${entry%%:*}") ;;
-        esac
-    done
-    [ ${#missing[@]} -eq 0 ] && return
-    local get="apt-get -o DPkg::Lock::Timeout=300 install -y --no-install-recommends ${missing[*]}"
-    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        die "packages are missing; run: sudo apt-get install --no-install-recommends ${missing[*]}"
-    fi
-    say "installing ${missing[*]}"
-    $get >/dev/null || { apt-get update >/dev/null && $get >/dev/null; } ||
-        die "could not install: $get"
-}
 
 digest() {
     {
@@ -105,7 +85,7 @@ build() {
 
 [ $# -eq 1 ] || die "usage: build.sh OUTDIR"
 out=$1
-install_missing
+"$here/../../scripts/need-packages" "${packages[@]}"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/trvmm-build
 kept=$cache/kernel-$(digest)
