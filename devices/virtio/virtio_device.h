@@ -28,6 +28,18 @@
 
 struct virtio_device;
 
+/*
+ * A shared memory region (virtio 1.2, 2.10): memory of the device in the guest's physical address space. It is no RAM: nothing in it can be
+ * a queue or a buffer, and nobody here reads or writes it but the guest. A device has one at most, and its id is 0.
+ */
+struct virtio_shm {
+	void *host; /* borrowed from the device; constant, whatever is mapped there; NULL: there is none */
+	uint64_t bytes; /* a multiple of VIRTIO_SHM_ALIGN, as both addresses are */
+	uint64_t gpa; /* where the guest has it: the machine's affair */
+};
+
+#define VIRTIO_SHM_ALIGN (2ull << 20) /* one large page of the guest's page tables */
+
 struct virtio_device_ops {
 	const char *name;      /* "virtio-blk": for messages */
 	uint32_t device_id;    /* virtio 1.2, 5 */
@@ -43,6 +55,8 @@ struct virtio_device_ops {
 	void (*settle)(struct virtio_device *dev);
 	/* The driver notified queue `index` (or may have: spurious calls happen). Only while active. */
 	void (*notify)(struct virtio_device *dev, unsigned index);
+	/* The guest touched a part of the shared memory region where it may not. Returns true when it now may, and so tries again. */
+	bool (*shm_touched)(struct virtio_device *dev);
 };
 
 struct virtio_device {
@@ -52,6 +66,7 @@ struct virtio_device {
 	uint64_t device_features;      /* offered: the device's own bits; the transport adds VERSION_1, INDIRECT_DESC, EVENT_IDX */
 	const void *config;            /* configuration space; constant while the VM lives; borrowed from the device */
 	uint32_t config_bytes;
+	struct virtio_shm shm;
 
 	/* Owned by the transport. */
 	uint64_t driver_features;      /* accepted by the driver; a subset of what is offered */

@@ -30,10 +30,18 @@ static struct virtq_config *selected_queue(struct virtio_mmio *mmio)
 	return mmio->queue_sel < mmio->dev->ops->queue_count ? &mmio->queues[mmio->queue_sel] : NULL;
 }
 
+/* The selected shared memory region, or NULL when the device has no such one. */
+static const struct virtio_shm *selected_shm(const struct virtio_mmio *mmio)
+{
+	return mmio->shm_sel == 0 && mmio->dev->shm.host ? &mmio->dev->shm : NULL;
+}
+
 static uint32_t register_read(struct virtio_mmio *mmio, uint64_t offset)
 {
 	const struct virtio_device *dev = mmio->dev;
 	const struct virtq_config *queue = selected_queue(mmio);
+	const struct virtio_shm *shm = selected_shm(mmio);
+	const uint64_t no_shm = UINT64_MAX; /* as length and base (4.2.2) */
 
 	switch (offset) {
 	case VIRTIO_MMIO_MAGIC_VALUE:
@@ -53,10 +61,13 @@ static uint32_t register_read(struct virtio_mmio *mmio, uint64_t offset)
 	case VIRTIO_MMIO_QUEUE_READY:
 		return queue ? queue->ready : 0;
 	case VIRTIO_MMIO_SHM_LEN_LOW:
+		return (uint32_t)(shm ? shm->bytes : no_shm);
 	case VIRTIO_MMIO_SHM_LEN_HIGH:
+		return (uint32_t)((shm ? shm->bytes : no_shm) >> 32);
 	case VIRTIO_MMIO_SHM_BASE_LOW:
+		return (uint32_t)(shm ? shm->gpa : no_shm);
 	case VIRTIO_MMIO_SHM_BASE_HIGH:
-		return UINT32_MAX; /* no such region (4.2.2) */
+		return (uint32_t)((shm ? shm->gpa : no_shm) >> 32);
 	default:
 		return 0; /* VIRTIO_MMIO_CONFIG_GENERATION too: configuration space never changes */
 	}
@@ -149,7 +160,7 @@ static void status_write(struct virtio_mmio *mmio, uint32_t value)
 
 	if (value == 0) {
 		loop_call(dev->loop, device_reset, mmio);
-		mmio->device_features_sel = mmio->driver_features_sel = mmio->queue_sel = 0;
+		mmio->device_features_sel = mmio->driver_features_sel = mmio->queue_sel = mmio->shm_sel = 0;
 		mmio->driver_features = 0;
 		memset(mmio->queues, 0, sizeof(mmio->queues));
 		return;
@@ -253,6 +264,9 @@ static void register_write(struct virtio_mmio *mmio, uint64_t offset, uint32_t v
 		break;
 	case VIRTIO_MMIO_QUEUE_SEL:
 		mmio->queue_sel = value;
+		break;
+	case VIRTIO_MMIO_SHM_SEL:
+		mmio->shm_sel = value;
 		break;
 	case VIRTIO_MMIO_STATUS:
 		status_write(mmio, value);

@@ -21,7 +21,7 @@
 struct virtio_mmio {
 	struct virtio_device *dev; /* borrowed */
 	pthread_mutex_t lock;
-	uint32_t device_features_sel, driver_features_sel, queue_sel;
+	uint32_t device_features_sel, driver_features_sel, queue_sel, shm_sel;
 	uint64_t driver_features; /* as written; becomes the device's with FEATURES_OK */
 	struct virtq_config queues[VIRTIO_MAX_QUEUES];
 };

@@ -295,8 +295,33 @@ Test(mmio, queue_num_max_of_each_queue)
 /* 4.2.2: the length of a shared memory region that is not there is -1. */
 Test(mmio, no_shared_memory)
 {
-	cr_assert_eq(reg(VIRTIO_MMIO_SHM_LEN_LOW), UINT32_MAX);
-	cr_assert_eq(reg(VIRTIO_MMIO_SHM_LEN_HIGH), UINT32_MAX);
+	for (uint32_t id = 0; id < 3; id++) {
+		set(VIRTIO_MMIO_SHM_SEL, id);
+		cr_assert_eq(reg(VIRTIO_MMIO_SHM_LEN_LOW), UINT32_MAX);
+		cr_assert_eq(reg(VIRTIO_MMIO_SHM_LEN_HIGH), UINT32_MAX);
+	}
+}
+
+#define SHM_BASE 0x140000000ull
+#define SHM_BYTES 0x210000000ull
+
+static void give_shm(void)
+{
+	dummy.dev.shm = (struct virtio_shm){ .host = &dummy, .bytes = SHM_BYTES, .gpa = SHM_BASE };
+}
+
+Test(mmio, shared_memory_region_0_is_where_the_machine_put_it)
+{
+	give_shm();
+	cr_assert_eq(reg(VIRTIO_MMIO_SHM_LEN_LOW), (uint32_t)SHM_BYTES);
+	cr_assert_eq(reg(VIRTIO_MMIO_SHM_LEN_HIGH), SHM_BYTES >> 32);
+	cr_assert_eq(reg(VIRTIO_MMIO_SHM_BASE_LOW), (uint32_t)SHM_BASE);
+	cr_assert_eq(reg(VIRTIO_MMIO_SHM_BASE_HIGH), SHM_BASE >> 32);
+	set(VIRTIO_MMIO_SHM_SEL, 1);
+	for (uint64_t offset = VIRTIO_MMIO_SHM_LEN_LOW; offset <= VIRTIO_MMIO_SHM_BASE_HIGH; offset += 4)
+		cr_assert_eq(reg(offset), UINT32_MAX);
+	set(VIRTIO_MMIO_STATUS, 0);
+	cr_assert_eq(reg(VIRTIO_MMIO_SHM_LEN_LOW), (uint32_t)SHM_BYTES, "a reset selects region 0");
 }
 
 Test(mmio, write_only_and_reserved_registers_read_zero)
@@ -849,6 +874,27 @@ Test(mmio, malformed_ring_needs_reset)
 	fake_publish(&drv[0], 8);
 	notify(0);
 	expect_broken();
+}
+
+/* What is mapped there may shrink on the host: a thread of ours that touched it would die. */
+Test(mmio, a_buffer_in_shared_memory_is_none)
+{
+	give_shm();
+	bring_up(OFFERED);
+	fake_desc(&drv[0], 0, SHM_BASE, 64, FAKE_WRITE, 0);
+	fake_publish(&drv[0], 0);
+	notify(0);
+	expect_broken();
+}
+
+Test(mmio, a_queue_in_shared_memory_is_none)
+{
+	give_shm();
+	negotiate(OFFERED);
+	set_queue(0, 8, SHM_BASE, SHM_BASE + 0x1000, SHM_BASE + 0x2000);
+	set_ready(0, 1);
+	set(VIRTIO_MMIO_STATUS, ACK | DRIVER | FEATURES_OK | DRIVER_OK);
+	cr_assert(status() & NEEDS_RESET);
 }
 
 Test(mmio, malformed_ring_after_good_requests_needs_reset)
