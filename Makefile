@@ -41,7 +41,7 @@ FS_SRCS := $(addprefix devices/virtio-fs/, fs_attr.c fs_dir.c fs_entry.c fs_file
 VSOCK_SRCS := $(addprefix devices/virtio-vsock/, backlog.c connection.c credit.c host_end.c packet.c rx.c seqpacket.c service.c \
 	stream.c unix.c virtio_vsock.c)
 VMM_SRCS := $(addprefix vmm/, acpi.c boot.c command.c cpio.c cpu_quota.c cpuid.c data_file.c detach.c env_file.c extra_disks.c \
-	guest_mem.c host.c initramfs.c ioapic.c irq_line.c keeper.c kernel_image.c limits.c machine.c modules.c mptable.c options.c \
+	guest_mem.c host.c initramfs.c ioapic.c irq_line.c keeper.c kernel_image.c limits.c machine.c machine_shm.c modules.c mptable.c options.c \
 	options_lists.c options_table.c options_take.c options_walk.c output_log.c output_log_reader.c port_rule.c ports.c reaper.c \
 	registry.c registry_claim.c registry_control.c registry_name.c registry_remove.c registry_root.c registry_state.c remote_client.c \
 	remote_exec.c remote_frame.c remote_request.c remote_server.c root_disk.c run.c run_end.c run_events.c run_named.c run_ports.c \

@@ -40,8 +40,10 @@ static void topology_leaf(struct kvm_cpuid_entry2 *entry, unsigned index, unsign
 	}
 }
 
-static void adapt(struct kvm_cpuid_entry2 *entry, unsigned index, unsigned cpus, bool tsc_deadline)
+static void adapt(struct kvm_cpuid_entry2 *entry, const struct machine *machine, unsigned index, bool tsc_deadline)
 {
+	const unsigned cpus = machine->config.cpus;
+
 	switch (entry->function) {
 	case 1:
 		entry->ebx = (entry->ebx & 0x0000ffff) | index << 24 | cpus << 16;
@@ -59,6 +61,10 @@ static void adapt(struct kvm_cpuid_entry2 *entry, unsigned index, unsigned cpus,
 	case 0xb:
 	case 0x1f:
 		topology_leaf(entry, index, cpus);
+		break;
+	case 0x80000007: /* AMD: programs survive machine checks of memory (SUCCOR), which machine_shm.c makes */
+		if (machine->config.shm)
+			entry->ebx |= 1u << 1;
 		break;
 	case 0x80000008: /* AMD: cores in the package */
 		entry->ecx = (entry->ecx & ~0xf0ffu) | bits_for(cpus) << 12 | (cpus - 1);
@@ -106,7 +112,7 @@ int vcpu_set_cpuid(struct vcpu *vcpu, struct error *err)
 	}
 	const bool tsc_deadline = ioctl(machine->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
 	for (unsigned i = 0; i < cpuid->nent; i++)
-		adapt(&cpuid->entries[i], vcpu->index, machine->config.cpus, tsc_deadline);
+		adapt(&cpuid->entries[i], machine, vcpu->index, tsc_deadline);
 	if (ioctl(vcpu->fd, KVM_SET_CPUID2, cpuid) < 0)
 		result = error_set(err, -errno, "KVM_SET_CPUID2: %s", strerror(errno));
 	else

@@ -6,7 +6,7 @@
  *   0x0000'7000  boot_params (zero page)    0x0010'0000  RAM, the kernel from its own address on
  *   0x0000'9000  page tables                0xc000'0000  hole: MMIO
  *   0x0002'0000  command line               0xd000'0000  virtio-mmio pages
- *   0x0003'0000  setup_data                 0x1'0000'0000  RAM above 4 GiB
+ *   0x0003'0000  setup_data                 0x1'0000'0000  RAM above 4 GiB, then devices' shared memory
  */
 #ifndef TRVMM_VMM_LAYOUT_H
 #define TRVMM_VMM_LAYOUT_H
@@ -30,6 +30,9 @@
 #define LAYOUT_LAPIC 0xfee00000ull
 #define LAYOUT_KVM_IDENTITY_MAP 0xfffbc000ull
 #define LAYOUT_KVM_TSS 0xfffbd000ull
+
+/* A device's shared memory begins at a multiple of this, which the guest's kernel can map by one entry of its page tables. */
+#define LAYOUT_SHM_ALIGN 0x40000000ull
 
 #define LAYOUT_CPUS_MAX 8
 #define LAYOUT_IRQ_COM1 4

@@ -115,7 +115,9 @@ static int create_vcpu(struct machine *machine, unsigned index, struct error *er
 		vcpu->run = NULL;
 		return error_set(err, -errno, "mapping a vCPU: %s", strerror(errno));
 	}
-	const int result = vcpu_set_cpuid(vcpu, err);
+	int result = vcpu_set_cpuid(vcpu, err);
+	if (result == 0 && machine->config.shm)
+		result = machine_shm_prepare_vcpu(vcpu, err);
 	return result < 0 ? result : vcpu_set_msrs(vcpu, err);
 }
 
@@ -263,6 +265,7 @@ int machine_attach(struct machine *machine, struct virtio_device *dev, struct er
 	attached->line.fd = -1;
 	attached->address = LAYOUT_VIRTIO_MMIO + machine->attached_count * LAYOUT_VIRTIO_BYTES;
 	virtio_mmio_init(&attached->mmio, dev);
+	machine_shm_place(machine, dev);
 	dev->interrupt = device_interrupt;
 	dev->kick = device_kick;
 	dev->wiring = attached;
@@ -347,6 +350,8 @@ int machine_start(struct machine *machine, struct error *err)
 	int result = irq_line_connect(&machine->uart_line, machine->vm_fd, err);
 	for (unsigned i = 0; result >= 0 && i < machine->attached_count; i++)
 		result = connect_device(machine, &machine->attached[i], err);
+	if (result >= 0)
+		result = machine_shm_map(machine, err);
 	if (result >= 0)
 		result = set_boot_registers(machine, err);
 	if (result < 0)

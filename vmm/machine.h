@@ -28,6 +28,7 @@ struct machine_config {
 	uint64_t memory_bytes; /* a multiple of 4096, at least 2 MiB */
 	unsigned cpus;         /* 1 to LAYOUT_CPUS_MAX */
 	unsigned cpu_thousandths; /* of a processor for each of them (cpu_quota.h); 0: no quota */
+	bool shm; /* devices with shared memory regions will be attached */
 	bool pc;               /* 8259s and an 8254 too, for kernels that want them: all interrupt controllers are KVM's then */
 	int console_fd;        /* where the UART's output is copied; -1: nowhere; borrowed */
 	/* All threads have been started, and none has run the guest yet. NULL: not wanted. */
@@ -52,7 +53,10 @@ void machine_destroy(struct machine *machine);
 
 const struct guest_mem *machine_mem(struct machine *machine);
 
-/* Gives the device a register page and an interrupt. Before machine_boot(). Returns 0 or -errno with one line: -ENOSPC for too many. */
+/*
+ * Gives the device a register page, an interrupt, and to its shared memory region, if it has one, a place above RAM: only in a machine that
+ * was made for that. Before machine_boot(). Returns 0 or -errno with one line: -ENOSPC for too many.
+ */
 int machine_attach(struct machine *machine, struct virtio_device *dev, struct error *err);
 
 /* Loads the kernel; " virtio_mmio.device=..." for each device is appended to `cmdline`. */

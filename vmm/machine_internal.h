@@ -50,6 +50,7 @@ struct machine {
 	struct vcpu vcpus[LAYOUT_CPUS_MAX];
 	struct attached attached[LAYOUT_DEVICES_MAX];
 	unsigned attached_count;
+	gpa_t shm_next; /* where the next shared memory region may begin; 0: there is none yet */
 	struct uart uart;
 	struct irq_line uart_line;
 	bool split_irqchip;
@@ -65,6 +66,21 @@ struct machine {
 
 /* vcpu.c: runs the vCPU on this thread until the machine ends. */
 void vcpu_run(struct vcpu *vcpu);
+
+/*
+ * machine_shm.c: shared memory regions of devices, memory of the guest that is no RAM. What the guest may not touch of one is a machine
+ * check: a processor's word for memory that has failed. Linux kills the program that did it by SIGBUS, or fails its system call.
+ */
+void machine_shm_place(struct machine *machine, struct virtio_device *dev);
+/* Before the guest runs, for each vCPU: machine checks that programs survive. Returns 0 or -errno with one line. */
+int machine_shm_prepare_vcpu(struct vcpu *vcpu, struct error *err);
+/* Shows the guest the regions of all devices. Returns 0 or -errno with one line. */
+int machine_shm_map(struct machine *machine, struct error *err);
+/*
+ * KVM could not go on for want of a page. If devices have shared memory, it was of that: the guest tries again when they have made it
+ * accessible now, or has a machine check next. Returns false if none has any, or KVM refuses.
+ */
+bool machine_shm_touched(struct vcpu *vcpu);
 
 /* cpuid.c: what the vCPU's CPUID instruction answers, and its start-up MSRs. */
 int vcpu_set_cpuid(struct vcpu *vcpu, struct error *err);

@@ -63,10 +63,10 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ LOOP, "rt_sigaction", { ANY }, "terminal.c: what a stop and a continuation do" },
 
 	/* ---- memory: none that can be executed ---- */
-	{ COMMON, "mmap", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc(), buffers" },
-	{ COMMON, "mprotect", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc()" },
+	{ COMMON, "mmap", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc(), buffers; dax: files in the window" },
+	{ COMMON, "mprotect", { HAS_NONE_OF(2, PROT_EXEC) }, "malloc(); dax: what is behind the end of a file" },
 	{ COMMON, "munmap", { ANY }, "free()" },
-	{ COMMON, "mremap", { ANY }, "realloc()" },
+	{ COMMON, "mremap", { ANY }, "realloc(); dax: a file takes its place in the window" },
 	{ COMMON, "brk", { ANY }, "malloc()" },
 	{ COMMON, "madvise", { ANY }, "free(), the end of a thread's stack" },
 
@@ -80,6 +80,7 @@ static const struct sandbox_call sandbox_calls[] = {
 
 	/* ---- KVM: to run, and to interrupt ---- */
 	{ VCPU, "ioctl", { IS(1, KVM_RUN) }, "the guest" },
+	{ VCPU, "ioctl", { IS(1, KVM_X86_SET_MCE) }, "dax: a file of the host is shorter than the guest knew" },
 	{ LOOP | VCPU | DISK | FS, "ioctl", { IS(1, KVM_SIGNAL_MSI) }, "a device's interrupt" },
 
 	/* ---- the terminal; TIOCSTI, which types for the user, is not here ---- */

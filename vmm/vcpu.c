@@ -204,6 +204,8 @@ void vcpu_run(struct vcpu *vcpu)
 			/* A signal, or a processor that was not started yet: there is no exit to serve. */
 			if (errno == EINTR || errno == EAGAIN)
 				continue;
+			if (errno == EFAULT && machine_shm_touched(vcpu))
+				continue;
 			snprintf(text, sizeof(text), "KVM_RUN: %s", strerror(errno));
 			machine_ended(vcpu->machine, MACHINE_FAILED, text);
 			return;
