@@ -47,6 +47,8 @@ int fs_attr_of(struct fs_server *server, struct fs_node *node, const struct stat
 		.rdev = encode_dev(view.rdev_major, view.rdev_minor),
 		.blksize = stx->stx_blksize,
 	};
+	if (server->dax == FS_DAX_INODE && node->kind == FS_NODE_HOST && S_ISREG(view.mode) && stx->stx_size >= FS_DAX_LEAST_BYTES)
+		attr->flags |= FUSE_ATTR_DAX;
 	return 0;
 }
 

@@ -22,6 +22,10 @@ static uint64_t wanted_flags(const struct fs_server *server)
 		flags |= FUSE_AUTO_INVAL_DATA;
 	if (server->writeback_wanted)
 		flags |= FUSE_WRITEBACK_CACHE;
+	if (server->window.host)
+		flags |= FUSE_MAP_ALIGNMENT;
+	if (server->dax == FS_DAX_INODE)
+		flags |= FUSE_HAS_INODE_DAX;
 	return flags;
 }
 
@@ -59,6 +63,7 @@ ssize_t fs_do_init(struct fs_request *request)
 	out.max_write = FS_DATA_MAX;
 	out.max_pages = FS_DATA_MAX / 4096;
 	out.time_gran = 1;
+	out.map_alignment = flags & FUSE_MAP_ALIGNMENT ? (uint16_t)__builtin_ctzll(FS_RANGE_BYTES) : 0;
 	server->writeback = flags & FUSE_WRITEBACK_CACHE;
 	server->setxattr_ext = flags & FUSE_SETXATTR_EXT;
 	server->ready = true;
@@ -70,6 +75,7 @@ ssize_t fs_do_destroy(struct fs_request *request)
 {
 	struct fs_server *server = request->server;
 	server->ready = false;
+	fs_window_clear(server);
 	fs_files_release_all(server);
 	fs_nodes_forget_all(server);
 	return 0;

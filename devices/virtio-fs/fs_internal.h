@@ -3,7 +3,8 @@
  *
  * Locks: fs_server.lock guards the tables of nodes and of open files and is held for some instructions only, never around a system call
  * that looks at the shared directory. fs_file.dir_lock guards the position of one open directory, and is held around getdents64() on it.
- * Nothing is locked while the second is wanted but nothing else.
+ * Nothing is locked while the second is wanted but nothing else. fs_window.lock guards what is mapped, and is held around the calls that
+ * map it; fs_server.lock may be wanted while it is held.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_INTERNAL_H
 #define TRVMM_DEVICES_VIRTIO_FS_FS_INTERNAL_H
@@ -110,6 +111,12 @@ int fs_statx(int fd, const char *name, struct statx *stx);
  */
 int fs_reopen(const struct fs_server *server, int fd, int flags);
 
+/*
+ * Is the file of an O_PATH descriptor of the node one of procfs? Those are not opened: one of them is this process's own memory. (A share
+ * of / has it, and the guest its own.)
+ */
+bool fs_node_is_of_proc(const struct fs_server *server, const struct fs_node *node, int path_fd);
+
 /* A descriptor for reading of a regular file or directory: what f*xattr() wants. Returns it, -EOPNOTSUPP for another type, or -errno. */
 int fs_node_open_readable(struct fs_server *server, struct fs_node *node);
 
@@ -153,6 +160,31 @@ void fs_file_put(struct fs_server *server, struct fs_file *file);
 void fs_file_release(struct fs_server *server, uint64_t fh);
 void fs_files_release_all(struct fs_server *server);
 
+/* ---- files that the client has mapped: fs_dax.c ------------------------------------------------------------------------------------ */
+
+#define FS_RANGES (FS_WINDOW_BYTES / FS_RANGE_BYTES)
+
+struct fs_range {
+	struct fs_node *node; /* one of its refs; NULL: nothing is mapped here */
+	uint64_t offset; /* in the file */
+	uint32_t there_bytes; /* so much, from its start, can be accessed: whole pages */
+	uint32_t life; /* how many mappings it has had */
+	bool writable;
+};
+
+struct fs_window {
+	pthread_mutex_t lock; /* guards `ranges` and changes of what is mapped */
+	uint8_t *host; /* owned; NULL: there is no window */
+	struct fs_range ranges[FS_RANGES];
+	_Atomic unsigned mapped; /* ranges that have a node */
+};
+
+/* Reserves the address space. Returns 0 or -errno. */
+int fs_window_init(struct fs_window *window);
+void fs_window_free(struct fs_server *server);
+/* Takes everything away, as after a reset. */
+void fs_window_clear(struct fs_server *server);
+
 /* ---- the server: fs_server.c ------------------------------------------------------------------------------------------------------ */
 
 struct fs_server {
@@ -160,6 +192,7 @@ struct fs_server {
 	char *name; /* owned */
 	enum fs_cache cache;
 	bool read_only, writeback_wanted;
+	enum fs_dax dax;
 	bool privileged; /* true ids; else one host user, and ids kept in xattrs: fs_kept.c */
 	bool xattrs; /* the file system has user xattrs */
 	bool root_is_proc;
@@ -182,6 +215,8 @@ struct fs_server {
 	/* set by FUSE_INIT */
 	atomic_bool ready;
 	atomic_bool writeback, setxattr_ext;
+
+	struct fs_window window;
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct fs_node **chunks; /* owned; node `index` is chunks[index / FS_CHUNK][index % FS_CHUNK] */
@@ -226,6 +261,8 @@ union fs_arguments {
 	struct fuse_fallocate_in fallocate;
 	struct fuse_lseek_in lseek;
 	struct fuse_copy_file_range_in copy_file_range;
+	struct fuse_setupmapping_in setupmapping;
+	struct fuse_removemapping_in removemapping;
 };
 
 /* One request: all that is parsed was copied from the client's memory before. */
@@ -279,6 +316,8 @@ fs_handler fs_do_read, fs_do_write, fs_do_flush, fs_do_fsync, fs_do_fsyncdir, fs
 fs_handler fs_do_readdir, fs_do_readdirplus;
 /* fs_make.c */
 fs_handler fs_do_mknod, fs_do_mkdir, fs_do_symlink, fs_do_link, fs_do_unlink, fs_do_rmdir, fs_do_rename, fs_do_rename2;
+/* fs_dax.c */
+fs_handler fs_do_setupmapping, fs_do_removemapping;
 /* fs_xattr.c */
 fs_handler fs_do_setxattr, fs_do_getxattr, fs_do_listxattr, fs_do_removexattr;
 

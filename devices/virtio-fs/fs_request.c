@@ -70,6 +70,8 @@ static const struct operation operations[] = {
 	[FUSE_LSEEK] = { fs_do_lseek, sizeof(struct fuse_lseek_in), sizeof(struct fuse_lseek_out), 0, 0 },
 	[FUSE_COPY_FILE_RANGE] = { fs_do_copy_file_range, sizeof(struct fuse_copy_file_range_in), sizeof(struct fuse_write_out), 0,
 				   CHANGES },
+	[FUSE_SETUPMAPPING] = { fs_do_setupmapping, sizeof(struct fuse_setupmapping_in), 0, 0, 0 },
+	[FUSE_REMOVEMAPPING] = { fs_do_removemapping, sizeof(struct fuse_removemapping_in), 0, 0, NO_NODE | MORE },
 	[FUSE_SYNCFS] = { fs_do_syncfs, sizeof(struct fuse_syncfs_in), 0, 0, 0 },
 	[FUSE_TMPFILE] = { fs_do_tmpfile, sizeof(struct fuse_create_in), CREATE_BYTES, 0, CHANGES | MORE },
 };

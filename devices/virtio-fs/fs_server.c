@@ -177,6 +177,7 @@ int fs_server_create(const struct fs_config *config, struct fs_server **created,
 	server->cache = config->cache;
 	server->read_only = config->read_only;
 	server->writeback_wanted = config->writeback && config->cache == FS_CACHE_ALWAYS && !config->read_only;
+	server->dax = config->dax;
 	server->privileged = fs_ids_privileged();
 	server->uid = geteuid();
 	server->gid = getegid();
@@ -184,6 +185,11 @@ int fs_server_create(const struct fs_config *config, struct fs_server **created,
 	share_out_descriptors(server, descriptors_max(config->descriptors_max));
 	if (copy_extras(server, config) || fs_nodes_init(server) || fs_files_init(server)) {
 		error_set(err, result, "share %s: no memory", config->path);
+		goto fail;
+	}
+	if (config->dax != FS_DAX_NEVER && (result = fs_window_init(&server->window)) < 0) {
+		error_set(err, result, "share %s: %llu MiB of address space for dax: %s", config->path, FS_WINDOW_BYTES >> 20,
+			  strerror(-result));
 		goto fail;
 	}
 	result = open_share(server, config, err);
@@ -211,6 +217,7 @@ void fs_server_destroy(struct fs_server *server)
 {
 	if (!server)
 		return;
+	fs_window_free(server);
 	fs_files_free(server);
 	fs_nodes_free(server);
 	close_owned(server->root_fd);
@@ -226,6 +233,7 @@ void fs_server_destroy(struct fs_server *server)
 void fs_server_reset(struct fs_server *server)
 {
 	server->ready = false;
+	fs_window_clear(server);
 	fs_files_release_all(server);
 	fs_nodes_forget_all(server);
 }

@@ -20,7 +20,7 @@
  * program: openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync, syncfs, ftruncate,
  * fchmodat, fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr,
  * fsetxattr, flistxattr, fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek;
- * unshare(CLONE_FS) and umask() in each thread.
+ * unshare(CLONE_FS) and umask() in each thread; with a window mmap (MAP_SHARED, never executable), mprotect and mremap.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
 #define TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H
@@ -47,11 +47,26 @@ struct fs_extra {
 };
 #define FS_EXTRAS_MAX 2u
 
+/*
+ * Which files the client may have mapped: it then reads and writes the host's own page cache, without requests and with nothing kept
+ * beside it, so that whoever else maps the file sees each byte at once.
+ */
+enum fs_dax {
+	FS_DAX_NEVER,
+	FS_DAX_ALWAYS, /* all: the client is told so when it mounts */
+	FS_DAX_INODE, /* those for which it pays, FS_DAX_LEAST_BYTES and more when they are looked up */
+};
+
+#define FS_DAX_LEAST_BYTES 131072u /* what one READ of Linux's read-ahead brings */
+#define FS_WINDOW_BYTES (256ull << 20) /* address space for what is mapped at a time */
+#define FS_RANGE_BYTES (2ull << 20) /* what is mapped at once: Linux's FUSE_DAX_SZ */
+
 struct fs_config {
 	const char *path; /* the directory or file on this host; borrowed for fs_server_create() only */
 	bool read_only;
 	enum fs_cache cache;
 	bool writeback; /* the client gathers writes; only with FS_CACHE_ALWAYS */
+	enum fs_dax dax;
 	/*
 	 * Listed nowhere, and hiding entries of the same names: read-only, mode 0555, of root. For our own programs, when the share is the
 	 * guest's root file system.
@@ -104,6 +119,24 @@ bool fs_server_squashes(const struct fs_server *server);
 
 /* The directory, or the file, that is served: O_PATH, the server's own. For who confines it. */
 int fs_server_root(const struct fs_server *server, bool *writable);
+
+/*
+ * The window, FS_WINDOW_BYTES of this process's address space that the client has in its own: SETUPMAPPING maps files there, REMOVEMAPPING
+ * takes them away. Where nothing is mapped, nobody can read or write. No thread of ours may touch it: beyond the end of a file that is
+ * SIGBUS. NULL without dax. Owned by the server.
+ */
+void *fs_server_window(const struct fs_server *server);
+
+/* Is anything mapped in the window? From any thread. */
+bool fs_server_maps(const struct fs_server *server);
+
+/*
+ * Makes of each file in the window that much accessible as it has by now, in pages. Who maps the window for a virtual machine has to call
+ * it every now and then while anything is mapped, because KVM waits for pages behind the end of a file again and again where it may wait,
+ * and only says that they are not there when nobody may access them; and when it says so, because the file may be longer by then. Returns
+ * whether anything is accessible that was not. From any thread.
+ */
+bool fs_server_look_at_window(struct fs_server *server);
 
 /* The name that messages and mount tags use: the last component of the path. */
 const char *fs_server_name(const struct fs_server *server);

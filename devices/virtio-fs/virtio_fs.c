@@ -20,7 +20,10 @@
 #include <linux/virtio_ids.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/iov.h"
 #include "base/thread.h"
@@ -37,6 +40,8 @@
 #define WATCH_NS 1000000 /* a leader that is in one request for as long, or twice that, is replaced */
 #define WATCH_IDLE_MAX 4 /* looks without a request between, after which nobody watches */
 
+static_assert(VIRTIO_FS_SHMCAP_ID_CACHE == 0, "a device's one region has id 0");
+static_assert(FS_WINDOW_BYTES % VIRTIO_SHM_ALIGN == 0, "virtio_device.h");
 static_assert(sizeof(((struct virtio_fs_config *)NULL)->tag) == VIRTIO_FS_TAG_BYTES, "5.11.4");
 
 struct fs_thread {
@@ -49,6 +54,7 @@ struct virtio_fs {
 	struct virtio_device dev; /* first: callbacks get a pointer to it */
 	struct fs_server *server; /* borrowed */
 	struct virtio_fs_config config;
+	struct loop_source looks; /* a timer, while files are mapped; -1: the server has no window */
 
 	pthread_mutex_t lock; /* guards the queues and what follows */
 	struct fs_thread *threads[VIRTIO_FS_THREADS_MAX]; /* owned */
@@ -57,6 +63,7 @@ struct virtio_fs {
 	struct fs_thread *runner; /* who runs the loop, or did last: the leader, if there is one */
 	struct fs_thread *watcher; /* NULL: nobody watches */
 	bool watch_wanted;
+	bool looking; /* `looks` is set */
 	bool serving; /* the leader is in a request */
 	uint64_t served; /* requests that leaders began */
 	unsigned in_flight; /* requests that were popped and not pushed */
@@ -137,6 +144,45 @@ static uint64_t charge(struct virtio_fs *fs, const struct virtq_chain *chain)
 	return wait_ns;
 }
 
+/* ---- the window ------------------------------------------------------------------------------------------------------------------- */
+
+/* Begins or ceases to look after what is mapped. With the lock. */
+static void set_looks(struct virtio_fs *fs)
+{
+	const bool wanted = fs->looks.fd >= 0 && fs_server_maps(fs->server);
+	if (wanted == fs->looking)
+		return;
+	const struct timespec pause = { .tv_nsec = wanted ? 1000000000 / VIRTIO_FS_LOOKS_A_SECOND : 0 };
+	fs->looking = wanted;
+	timerfd_settime(fs->looks.fd, 0, &(struct itimerspec){ .it_interval = pause, .it_value = pause }, NULL);
+}
+
+static void look(struct loop_source *source, uint32_t events)
+{
+	struct virtio_fs *fs = (struct virtio_fs *)((char *)source - offsetof(struct virtio_fs, looks));
+	uint64_t times;
+	(void)events;
+	if (read(source->fd, &times, sizeof(times)) == (ssize_t)sizeof(times))
+		fs_server_look_at_window(fs->server);
+}
+
+static bool fs_shm_touched(struct virtio_device *dev)
+{
+	return fs_server_look_at_window(((struct virtio_fs *)dev)->server);
+}
+
+static int add_window(struct virtio_fs *fs)
+{
+	void *window = fs_server_window(fs->server);
+	if (!window)
+		return 0;
+	fs->dev.shm = (struct virtio_shm){ .host = window, .bytes = FS_WINDOW_BYTES };
+	fs->looks.fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	return fs->looks.fd < 0 ? -errno : loop_add(fs->dev.loop, &fs->looks);
+}
+
+/* ---- serving ---------------------------------------------------------------------------------------------------------------------- */
+
 /* Serves the request in the leader's chain. With the lock, which is given up meanwhile. Returns false when the lead was lost. */
 static bool serve(struct virtio_fs *fs, struct fs_thread *self, unsigned index)
 {
@@ -161,6 +207,7 @@ static bool serve(struct virtio_fs *fs, struct fs_thread *self, unsigned index)
 						 chain->writable_count);
 	pthread_mutex_lock(&fs->lock);
 	fs->in_flight--;
+	set_looks(fs);
 	if (!fs->failed) {
 		/* What cannot be answered just goes back. */
 		virtq_push(q, chain->head, written > 0 ? (uint32_t)written : 0);
@@ -231,6 +278,7 @@ static void fs_reset(struct virtio_device *dev)
 	settle(fs);
 	fs_server_reset(fs->server);
 	pthread_mutex_lock(&fs->lock);
+	set_looks(fs);
 	fs->failed = false;
 	pthread_mutex_unlock(&fs->lock);
 }
@@ -258,6 +306,7 @@ static const struct virtio_device_ops fs_ops = {
 	.reset = fs_reset,
 	.settle = fs_settle,
 	.notify = fs_notify,
+	.shm_touched = fs_shm_touched,
 };
 
 /* ---- threads --------------------------------------------------------------------------------------------------------------------- */
@@ -359,6 +408,7 @@ int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, cons
 	for (size_t i = 0; i < length; i++)
 		fs->config.tag[i] = (uint8_t)tag[i];
 	fs->config.num_request_queues = htole32(1);
+	fs->looks = (struct loop_source){ .fd = -1, .events = EPOLLIN, .ready = look };
 	fs->dev = (struct virtio_device){
 		.ops = &fs_ops,
 		.loop = loop_create(),
@@ -373,10 +423,10 @@ int virtio_fs_create(const struct guest_mem *mem, struct fs_server *server, cons
 	pthread_condattr_destroy(&attributes);
 	pthread_cond_init(&fs->settled, NULL);
 	pthread_mutex_init(&fs->lock, NULL);
-	if (!fs->dev.loop) {
-		const int error = errno;
+	const int failure = fs->dev.loop ? add_window(fs) : -errno;
+	if (failure) {
 		virtio_fs_destroy(fs);
-		return -error;
+		return failure;
 	}
 	*result = fs;
 	return 0;
@@ -419,6 +469,8 @@ void virtio_fs_destroy(struct virtio_fs *fs)
 		free(fs->threads[i]);
 	}
 	loop_destroy(fs->dev.loop);
+	if (fs->looks.fd >= 0)
+		close(fs->looks.fd);
 	pthread_cond_destroy(&fs->settled);
 	pthread_cond_destroy(&fs->called);
 	pthread_mutex_destroy(&fs->lock);

@@ -10,6 +10,9 @@
  * no other. Threads are made when they are needed, up to VIRTIO_FS_THREADS_MAX.
  *
  * So callbacks of the transport run on the thread that leads at the time, one at a time, as for any device.
+ *
+ * A server's window is the device's shared memory region, VIRTIO_FS_SHMCAP_ID_CACHE (5.11.6.5). While files are mapped there the device
+ * looks VIRTIO_FS_LOOKS_A_SECOND times a second at what has become of them, and when the guest touches what is not there.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
 #define TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
@@ -19,6 +22,7 @@
 #include "devices/virtio/virtio_device.h"
 
 #define VIRTIO_FS_THREADS_MAX 16
+#define VIRTIO_FS_LOOKS_A_SECOND 4
 #define VIRTIO_FS_TAG_BYTES 36 /* without an ending 0 when it is as long */
 
 struct virtio_fs;

@@ -64,6 +64,8 @@ static const struct {
 	{ FUSE_TMPFILE, sizeof(struct fuse_create_in), 1, false },
 	{ FUSE_SETLKW, sizeof(struct fuse_lk_in), 0, true },
 	{ FUSE_IOCTL, sizeof(struct fuse_ioctl_in), 0, true },
+	{ FUSE_SETUPMAPPING, sizeof(struct fuse_setupmapping_in), 0, true },
+	{ FUSE_REMOVEMAPPING, sizeof(struct fuse_removemapping_in) + 2 * sizeof(struct fuse_removemapping_one), 0, false },
 };
 
 static const char *const names[] = { "file",
@@ -82,6 +84,26 @@ static const char *const names[] = { "file",
 				     "security.capability",
 				     "user.trvmm.stat",
 				     "trusted.x" };
+
+/* Where mappings are: of numbers that are multiples of nothing, few get beyond the first look. */
+static void fit_mapping(uint8_t opcode, uint8_t *arguments)
+{
+	const uint64_t range = FS_RANGE_BYTES,
+		       mapping[5] = { 0, arguments[8] % 8 * range, (1u + arguments[16] % 8) * range,
+				      FUSE_SETUPMAPPING_FLAG_READ | (arguments[24] & FUSE_SETUPMAPPING_FLAG_WRITE),
+				      arguments[32] % 132 * range };
+	const uint32_t count = 2;
+	if (opcode == FUSE_SETUPMAPPING)
+		memcpy(arguments, mapping, sizeof(mapping));
+	if (opcode != FUSE_REMOVEMAPPING)
+		return;
+	memcpy(arguments, &count, sizeof(count));
+	for (unsigned i = 0; i < count; i++) {
+		const struct fuse_removemapping_one one = { .moffset = arguments[4 + i * 16] % 132 * range,
+							    .len = (1u + arguments[12 + i * 16] % 8) * range };
+		memcpy(arguments + 4 + i * sizeof(one), &one, sizeof(one));
+	}
+}
 
 /* How a request departs from its right form. */
 enum { CUT = 1, LIE = 2, NO_ROOM = 4, PIECES = 8, HANDLE = 16, FIT = 32, MINE = 64 };
@@ -199,6 +221,7 @@ static void prepare(void)
 		abort();
 	const struct fs_config config = { .path = share,
 					  .cache = FS_CACHE_AUTO,
+					  .dax = FS_DAX_INODE,
 					  .descriptors_max = 64,
 					  .nodes_max = 500,
 					  .extras = { { "init", open("/dev/null", O_RDONLY) } } };
@@ -270,6 +293,8 @@ static void one_request(struct input *in)
 		c->gid = take(in);
 	}
 	take_bytes(in, arguments, forms[form].arguments);
+	if (how & FIT)
+		fit_mapping(forms[form].opcode, arguments);
 	if (how & HANDLE && forms[form].handle) {
 		const uint64_t handle = pick(&handles, arguments[0]);
 		memcpy(arguments, &handle, sizeof(handle));
@@ -305,6 +330,8 @@ static void one_request(struct input *in)
 	    c->answer->error > 0 || c->answer->error < -4095)
 		abort();
 	note_answer(forms[form].opcode);
+	if (how & FIT)
+		fs_server_look_at_window(c->server);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -326,7 +353,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		one_request(&in);
 	fs_server_reset(c->server);
 	fs_server_counters(c->server, &counters);
-	if (counters.nodes != 2 || counters.descriptors != 1)
+	if (counters.nodes != 2 || counters.descriptors != 1 || fs_server_maps(c->server))
 		abort();
 	look_at_canary(after);
 	for (int i = 0; i < 2; i++)

@@ -65,6 +65,99 @@ static void test_write(void)
 	test_end("create, write, read back, unlink, read on");
 }
 
+/* Makes 1 GiB of memory at a multiple of that, above what is mapped anyway, accessible at the same address. */
+static void map_gigabyte(uint64_t at)
+{
+	static uint64_t directory[512] __attribute__((aligned(4096)));
+	uint64_t *pml4;
+	__asm__ volatile("mov %%cr3, %0" : "=r"(pml4));
+	uint64_t *pdpt = (uint64_t *)(uintptr_t)(pml4[0] & ~0xfffull);
+	for (unsigned i = 0; i < 512; i++)
+		directory[i] = (at + ((uint64_t)i << 21)) | 0x83; /* present, writable, 2 MiB */
+	pdpt[at >> 30] = (uintptr_t)directory | 3;
+	__asm__ volatile("mov %0, %%cr3" : : "r"(pml4) : "memory");
+}
+
+static void test_window(void)
+{
+	static const char text[] = WORLD_FS_TEXT;
+	const uint64_t range = 2u << 20;
+	uint64_t bytes;
+
+	EXPECT(fs_start_mounted());
+	const uint64_t base = fs_window(&bytes);
+	const uint64_t node = fs_lookup(WORLD_FS_FILE);
+	EXPECT(base >= 1ull << 32 && base % (1u << 30) == 0 && bytes >= 4 * range);
+	EXPECT(fs_map(node, 0, range, FUSE_SETUPMAPPING_FLAG_READ | FUSE_SETUPMAPPING_FLAG_WRITE, range) == 0);
+	map_gigabyte(base);
+	volatile uint8_t *file = (volatile uint8_t *)(uintptr_t)(base + range);
+	for (unsigned i = 0; i < sizeof(text) - 1; i++)
+		EXPECT(file[i] == (uint8_t)text[i]);
+	EXPECT(file[sizeof(text)] == 0);
+	/* There and back. */
+	file[0] = '!';
+	const struct fuse_open_in open = { .flags = 0 };
+	EXPECT(fs_call(FUSE_OPEN, node, &open, sizeof(open)) == 0);
+	const struct fuse_read_in read = { .fh = ((const struct fuse_open_out *)(const void *)fs_slots[0].out)->fh, .size = 100 };
+	EXPECT(fs_call(FUSE_READ, node, &read, sizeof(read)) == 0 && fs_slots[0].out[0] == '!' &&
+	       fs_slots[0].out[1] == (uint8_t)text[1]);
+	file[0] = (uint8_t)text[0];
+	EXPECT(fs_unmap(1, range, range) == 0);
+	test_end("a file in the window");
+}
+
+#define CR4_MCE (1ull << 6)
+#define MSR_MCG_STATUS 0x17a
+#define MSR_MC1_STATUS 0x405
+#define MSR_MC1_ADDR 0x406
+
+static void clear_machine_check(void)
+{
+	guest_faults(GUEST_WRMSR, MSR_MC1_STATUS, 0, NULL);
+	guest_faults(GUEST_WRMSR, MSR_MCG_STATUS, 0, NULL);
+}
+
+/* Reading the byte at `at` of the window is a machine check of the kind that programs survive (Intel SDM volume 3, 16.9.3). */
+static bool is_machine_check(uint64_t at)
+{
+	uint64_t global = 0, status = 0, address = 0;
+	if (!guest_faults(GUEST_LOAD, 0, at, NULL))
+		return false;
+	if (guest_faults(GUEST_RDMSR, MSR_MCG_STATUS, 0, &global) || guest_faults(GUEST_RDMSR, MSR_MC1_STATUS, 0, &status) ||
+	    guest_faults(GUEST_RDMSR, MSR_MC1_ADDR, 0, &address))
+		return false;
+	clear_machine_check();
+	return global == 7 && status == 0xbd80000000000134ull && address == fs.base;
+}
+
+static void test_behind_the_end(void)
+{
+	const char *name = "behind the end of a file, and where nothing is: machine checks";
+	const uint64_t range = 2u << 20, read = FUSE_SETUPMAPPING_FLAG_READ;
+	uint64_t bytes, byte = 0, cr4;
+
+	__asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
+	__asm__ volatile("mov %0, %%cr4" : : "r"(cr4 | CR4_MCE));
+	EXPECT(fs_start_mounted());
+	const uint64_t base = fs_window(&bytes);
+	/* A KVM that interprets instructions takes memory that it cannot read for registers of a device. */
+	if (!guest_faults(GUEST_LOAD, 0, base, &byte)) {
+		EXPECT(byte == 0xff);
+		test_skip(name, "this KVM interprets instructions");
+		return;
+	}
+	clear_machine_check();
+	EXPECT(fs_map(fs_lookup(WORLD_FS_FILE), 0, range, read, range) == 0);
+	EXPECT(!guest_faults(GUEST_LOAD, 0, base + range, &byte) && byte == (uint8_t)WORLD_FS_TEXT[0]);
+	for (unsigned i = 0; i < 3; i++)
+		EXPECT(is_machine_check(base + range + 4096 * (i + 1)));
+	EXPECT(!guest_faults(GUEST_LOAD, 0, base + range + 4095, &byte) && byte == 0);
+	EXPECT(is_machine_check(base) && is_machine_check(base + 3 * range));
+	EXPECT(fs_unmap(1, range, range) == 0 && is_machine_check(base + range));
+	EXPECT(fs_works());
+	test_end(name);
+}
+
 /* A GETATTR whose header and argument are split at `at`, and its answer likewise. */
 static void run_split(unsigned at)
 {
@@ -189,6 +282,8 @@ void guest_main(void)
 	test_configuration();
 	test_file();
 	test_write();
+	test_window();
+	test_behind_the_end();
 	test_layouts();
 	test_out_of_order(FUSE_GETATTR, "a slow request of a kind that is mostly quick delays no other");
 	test_out_of_order(FUSE_READ, "a slow read delays no other");

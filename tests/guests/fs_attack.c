@@ -233,6 +233,28 @@ static void test_sizes(void)
 	test_end("sizes of 4 GiB, offsets at the ends");
 }
 
+static void test_mappings(void)
+{
+	static const uint64_t numbers[] = { 0,          1,          4096,       2u << 20,  4u << 20,      256u << 20,
+					    258u << 20, 1ull << 40, 1ull << 63, INT64_MAX, -(2ull << 20), UINT64_MAX };
+	const unsigned count = sizeof(numbers) / sizeof(numbers[0]);
+	const uint64_t read = FUSE_SETUPMAPPING_FLAG_READ, range = 2u << 20;
+
+	EXPECT(fs_start_mounted());
+	const uint64_t node = fs_lookup(WORLD_FS_FILE);
+	for (unsigned i = 0; i < count; i++)
+		for (unsigned k = 0; k < count; k++) {
+			EXPECT(sane(FUSE_SETUPMAPPING, fs_map(node, numbers[i], range, read, numbers[k])));
+			EXPECT(sane(FUSE_SETUPMAPPING, fs_map(node, 0, numbers[i], read | 1, numbers[k])));
+			EXPECT(sane(FUSE_REMOVEMAPPING, fs_unmap(1, numbers[i], numbers[k])));
+		}
+	EXPECT(fs_map(node, 0, range, read, 256u << 20) < 0 && fs_map(node, 0, range, UINT64_MAX, 0) < 0);
+	EXPECT(fs_map(FUSE_ROOT_ID, 0, range, read, 0) < 0 && fs_map(77, 0, range, read, 0) < 0);
+	EXPECT(fs_unmap(0, 0, range) < 0 && fs_unmap(2, 0, range) < 0 && fs_unmap(UINT32_MAX, 0, range) < 0);
+	EXPECT(fs_works());
+	test_end("files mapped where there is no window");
+}
+
 static void expect_failed(const char *name)
 {
 	queue_notify(&fs, FS_REQUEST);
@@ -253,6 +275,17 @@ static void test_rings(void)
 	fs_submit(0, 16, 100);
 	desc_set_raw(&q->desc[0], 0xd0000000, 56, N, 1);
 	expect_failed("a request in a device's registers");
+	uint64_t bytes;
+	const uint64_t window = fs_window(&bytes);
+	EXPECT(fs_map(fs_lookup(WORLD_FS_FILE), 0, 2u << 20, FUSE_SETUPMAPPING_FLAG_READ | FUSE_SETUPMAPPING_FLAG_WRITE, 0) == 0);
+	fs_prepare(0, FUSE_GETATTR, FUSE_ROOT_ID, body, 16);
+	fs_submit(0, 16, 100);
+	desc_set_raw(&q->desc[1], window, 120, W, 0);
+	expect_failed("an answer in the window");
+	fs_prepare(0, FUSE_GETATTR, FUSE_ROOT_ID, body, 16);
+	fs_submit(0, 16, 100);
+	desc_set_raw(&q->desc[0], window + bytes - 56, 56, N, 1);
+	expect_failed("a request in the window, where nothing is");
 	fs_prepare(0, FUSE_GETATTR, FUSE_ROOT_ID, body, 16);
 	fs_submit(0, 16, 100);
 	q->desc[1].flags = W | N;
@@ -345,6 +378,7 @@ void guest_main(void)
 	test_nodes();
 	test_names();
 	test_sizes();
+	test_mappings();
 	test_rings();
 	test_reset();
 	test_noise();

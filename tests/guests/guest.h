@@ -196,8 +196,11 @@ static inline void cpu_cli(void)
 	__asm__ volatile("cli" : : : "memory");
 }
 
-/* Executes one instruction that may fault; true when it did. RDMSR stores what it read in `result`. */
-enum guest_instruction { GUEST_RDMSR, GUEST_WRMSR };
+/*
+ * Executes one instruction that may fault; true when it did. RDMSR stores what it read in `result`, and so does a load of the byte at
+ * address `value`.
+ */
+enum guest_instruction { GUEST_RDMSR, GUEST_WRMSR, GUEST_LOAD };
 bool guest_faults(enum guest_instruction instruction, uint32_t index, uint64_t value, uint64_t *result);
 
 /* The number of the runner's --attack; 0 without. To be asked before the boot protocol's structures are overwritten. */

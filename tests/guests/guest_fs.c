@@ -89,3 +89,32 @@ uint64_t fs_lookup(const char *name)
 	const struct fuse_entry_out *out = (const void *)fs_slots[0].out;
 	return fs_call_name(FUSE_LOOKUP, FUSE_ROOT_ID, NULL, 0, name) == 0 ? out->nodeid : 0;
 }
+
+static uint64_t shm_register(unsigned low)
+{
+	return mmio_read32(fs.base + low) | (uint64_t)mmio_read32(fs.base + low + 4) << 32;
+}
+
+uint64_t fs_window(uint64_t *bytes)
+{
+	mmio_write32(fs.base + VIRTIO_MMIO_SHM_SEL, 0);
+	*bytes = shm_register(VIRTIO_MMIO_SHM_LEN_LOW);
+	return *bytes == UINT64_MAX ? 0 : shm_register(VIRTIO_MMIO_SHM_BASE_LOW);
+}
+
+int fs_map(uint64_t node, uint64_t offset, uint64_t length, uint64_t flags, uint64_t at)
+{
+	const struct fuse_setupmapping_in in = {
+		.fh = UINT64_MAX, .foffset = offset, .len = length, .flags = flags, .moffset = at
+	};
+	return fs_call(FUSE_SETUPMAPPING, node, &in, sizeof(in));
+}
+
+int fs_unmap(uint32_t count, uint64_t at, uint64_t length)
+{
+	const struct fuse_removemapping_one one = { .moffset = at, .len = length };
+	uint8_t body[sizeof(count) + sizeof(one)];
+	memcpy(body, &count, sizeof(count));
+	memcpy(body + sizeof(count), &one, sizeof(one));
+	return fs_call(FUSE_REMOVEMAPPING, FUSE_ROOT_ID, body, sizeof(body));
+}

@@ -48,6 +48,14 @@ int fs_call_name(uint32_t opcode, uint64_t node, const void *arguments, uint32_t
 /* The root can be asked for its attributes: the device and the server work. */
 bool fs_works(void);
 
+/* Where the window is, a shared memory region; 0: there is none. */
+uint64_t fs_window(uint64_t *bytes);
+
+/* SETUPMAPPING of a node's file at an offset of the window, as Linux does it. */
+int fs_map(uint64_t node, uint64_t offset, uint64_t length, uint64_t flags, uint64_t at);
+/* REMOVEMAPPING that says `count` and has one. */
+int fs_unmap(uint32_t count, uint64_t at, uint64_t length);
+
 /* LOOKUP of a name in the root. Returns the node, or 0. */
 uint64_t fs_lookup(const char *name);
 

@@ -234,12 +234,14 @@ bool guest_faults(enum guest_instruction instruction, uint32_t index, uint64_t v
 	uint32_t low = (uint32_t)value, high = (uint32_t)(value >> 32);
 	if (instruction == GUEST_RDMSR)
 		__asm__ volatile("movq $1f, %2; rdmsr; 1:" : "+a"(low), "+d"(high), "=m"(fault_resume) : "c"(index) : "memory");
+	else if (instruction == GUEST_LOAD)
+		__asm__ volatile("movq $1f, %1; movzbl (%2), %k0; 1:" : "+a"(low), "=m"(fault_resume) : "d"(value) : "memory");
 	else
 		__asm__ volatile("movq $1f, %2; wrmsr; 1:" : "+a"(low), "+d"(high), "=m"(fault_resume) : "c"(index) : "memory");
 	const bool faulted = fault_resume == 0;
 	fault_resume = 0;
 	if (!faulted && result)
-		*result = (uint64_t)high << 32 | low;
+		*result = instruction == GUEST_LOAD ? low : (uint64_t)high << 32 | low;
 	return faulted;
 }
 

@@ -161,6 +161,7 @@ static int prepare(struct world *world, const struct options *options, struct er
 	const struct machine_config config = {
 		.memory_bytes = WORLD_MEMORY_BYTES,
 		.cpus = options->cpus,
+		.shm = true,
 		.pc = options->pc,
 		.console_fd = STDOUT_FILENO,
 		.ended = on_ended,

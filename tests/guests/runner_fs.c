@@ -64,7 +64,7 @@ int test_share_create(const struct test_share *share, const struct guest_mem *me
 {
 	char path[sizeof(share->folder) + 16];
 	snprintf(path, sizeof(path), "%s/share", share->folder);
-	const struct fs_config config = { .path = path };
+	const struct fs_config config = { .path = path, .dax = FS_DAX_ALWAYS };
 	const int result = fs_server_create(&config, server, err);
 	return result < 0 ? result : virtio_fs_create(mem, *server, WORLD_FS_TAG, fs);
 }

@@ -469,22 +469,9 @@ Test(fs_server, statfs_and_sync)
 
 Test(fs_server, what_is_lacking_is_said)
 {
-	static const uint32_t opcodes[] = { FUSE_GETLK,
-					    FUSE_SETLK,
-					    FUSE_SETLKW,
-					    FUSE_ACCESS,
-					    FUSE_BMAP,
-					    FUSE_IOCTL,
-					    FUSE_POLL,
-					    FUSE_NOTIFY_REPLY,
-					    FUSE_SETUPMAPPING,
-					    FUSE_REMOVEMAPPING,
-					    0,
-					    7,
-					    19,
-					    52,
-					    4096,
-					    UINT32_MAX };
+	static const uint32_t opcodes[] = { FUSE_GETLK, FUSE_SETLK,        FUSE_SETLKW, FUSE_ACCESS, FUSE_BMAP, FUSE_IOCTL,
+					    FUSE_POLL,  FUSE_NOTIFY_REPLY, 0,           7,           19,        52,
+					    4096,       UINT32_MAX };
 	start((struct fs_config){ .cache = FS_CACHE_AUTO });
 	for (size_t i = 0; i < sizeof(opcodes) / sizeof(*opcodes); i++) {
 		fsc_begin(c, opcodes[i], FUSE_ROOT_ID);

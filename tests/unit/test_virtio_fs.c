@@ -90,6 +90,30 @@ ssize_t fs_server_handle(struct fs_server *server, const struct iovec *in, size_
 	return result;
 }
 
+static uint8_t window[1];
+static bool has_window;
+static atomic_bool maps, look_result;
+static _Atomic unsigned looks;
+
+void *fs_server_window(const struct fs_server *server)
+{
+	(void)server;
+	return has_window ? window : NULL;
+}
+
+bool fs_server_maps(const struct fs_server *server)
+{
+	(void)server;
+	return atomic_load(&maps);
+}
+
+bool fs_server_look_at_window(struct fs_server *server)
+{
+	(void)server;
+	atomic_fetch_add(&looks, 1);
+	return atomic_load(&look_result);
+}
+
 int fs_server_enter_thread(void)
 {
 	return enter_result;
@@ -473,6 +497,59 @@ Test(virtio_fs, a_malformed_ring_stops_the_device_until_its_reset)
 	put(&rig, 0, FUSE_LOOKUP, NODE_ANSWER);
 	notify(&rig, REQUEST);
 	expect_answer(&rig, 0);
+	rig_destroy(&rig);
+}
+
+static void touch(void *arg)
+{
+	const struct rig *rig = arg;
+	cr_assert_eq(rig->dev->ops->shm_touched(rig->dev), atomic_load(&look_result));
+}
+
+static bool looks_reach(unsigned count)
+{
+	for (unsigned i = 0; i < 20000 && atomic_load(&looks) < count; i++)
+		usleep(100);
+	return atomic_load(&looks) >= count;
+}
+
+Test(virtio_fs, files_that_are_mapped_are_looked_at_now_and_then)
+{
+	struct rig rig;
+	has_window = true;
+	rig_init(&rig, "a");
+	cr_assert(rig.dev->shm.host == window && rig.dev->shm.bytes == FS_WINDOW_BYTES);
+	rig_activate(&rig);
+	put(&rig, 0, FUSE_LOOKUP, NODE_ANSWER);
+	notify(&rig, REQUEST);
+	expect_answer(&rig, 0);
+	usleep(1000000 / VIRTIO_FS_LOOKS_A_SECOND * 3 / 2);
+	cr_assert_eq(atomic_load(&looks), 0, "nothing is mapped");
+	atomic_store(&maps, true);
+	put(&rig, 1, FUSE_SETUPMAPPING, NODE_ANSWER);
+	notify(&rig, REQUEST);
+	expect_answer(&rig, 1);
+	cr_assert(looks_reach(2));
+	/* The guest touched what is not there: two answers. */
+	const unsigned before = atomic_load(&looks);
+	loop_call(rig.dev->loop, touch, &rig);
+	atomic_store(&look_result, true);
+	loop_call(rig.dev->loop, touch, &rig);
+	cr_assert_geq(atomic_load(&looks), before + 2);
+	/* The reset takes everything away. */
+	atomic_store(&maps, false);
+	rig_reset(&rig);
+	const unsigned after = atomic_load(&looks);
+	usleep(1000000 / VIRTIO_FS_LOOKS_A_SECOND * 3 / 2);
+	cr_assert_eq(atomic_load(&looks), after);
+	rig_destroy(&rig);
+}
+
+Test(virtio_fs, without_a_window_there_is_no_shared_memory)
+{
+	struct rig rig;
+	rig_init(&rig, "a");
+	cr_assert_null(rig.dev->shm.host);
 	rig_destroy(&rig);
 }
 
