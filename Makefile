@@ -67,7 +67,7 @@ UNIT_TESTS := $(notdir $(basename $(wildcard tests/unit/test_*.c)))
 
 .PHONY: all guest demo check unit lab bench bench-guard asan tsan fuzz lint format install clean help bench-layers bench-vsock bench-fs bench-native
 all: $(BUILD)/trvmm $(BUILD)/trvmm-nbd guest ## build trvmm, its guest kernel and its default layer
-guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar
+guest: $(BUILD)/guest/vmlinux $(BUILD)/guest/vmlinux-dax $(BUILD)/guest/busybox.tar
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -131,6 +131,12 @@ $(BUILD)/guest/copy: guest/copy/main.c $(COPY_SRCS) $(wildcard guest/copy/*.h) b
 $(BUILD)/guest/vmlinux: guest/kernel/trvmm.config guest/kernel/build.sh $(wildcard guest/kernel/patches/*.patch)
 	$(call say,KERNEL,$@)
 	$(Q)guest/kernel/build.sh $(BUILD)/guest
+	@touch $@
+
+# For shares whose files are mapped into the guest.
+$(BUILD)/guest/vmlinux-%: guest/kernel/%.config guest/kernel/trvmm.config guest/kernel/build.sh $(wildcard guest/kernel/patches*/*.patch)
+	$(call say,KERNEL,$@)
+	$(Q)guest/kernel/build.sh $(BUILD)/guest $*
 	@touch $@
 
 $(BUILD)/guest/busybox.tar: guest/busybox-layer.sh | $(BUILD)/.packages
@@ -289,6 +295,7 @@ install: all ## install under $(PREFIX)
 	install -D -m 755 $(BUILD)/trvmm $(DESTDIR)$(PREFIX)/bin/trvmm
 	install -D -m 755 $(BUILD)/trvmm-nbd $(DESTDIR)$(PREFIX)/bin/trvmm-nbd
 	install -D -m 644 $(BUILD)/guest/vmlinux $(DESTDIR)$(PREFIX)/share/trvmm/vmlinux
+	install -D -m 644 $(BUILD)/guest/vmlinux-dax $(DESTDIR)$(PREFIX)/share/trvmm/vmlinux-dax
 	install -D -m 644 $(BUILD)/guest/busybox.tar $(DESTDIR)$(PREFIX)/share/trvmm/busybox.tar
 	install -D -m 644 scripts/completion.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/trvmm
 	install -D -m 644 man/trvmm.1 $(DESTDIR)$(PREFIX)/share/man/man1/trvmm.1

@@ -1,8 +1,9 @@
 #!/bin/bash
-# build.sh OUTDIR: put vmlinux (stripped), bzImage, kernel.config and System.map (for
-# the addresses in a panic's trace) in OUTDIR.
+# build.sh OUTDIR [VARIANT]: put vmlinux (stripped), bzImage, kernel.config and System.map
+# (for the addresses in a panic's trace) in OUTDIR; of a variant, vmlinux-VARIANT.
 #
-# The kernel is Debian's linux-source-6.1 with patches/, configured by trvmm.config. What was built
+# The kernel is Debian's linux-source-6.1 with patches/, configured by trvmm.config, and
+# that of a variant with patches-VARIANT/ and VARIANT.config besides. What was built
 # is kept in the user's cache under a digest of everything that can change it, so
 # a second clone or a cleaned build directory only copies. V=1 shows the build,
 # JOBS=N sets its parallelism.
@@ -14,7 +15,11 @@ tarball=/usr/src/$package.tar.xz
 packages=("$package" gcc make flex bison bc xz-utils libelf-dev binutils perl patch)
 
 here=$(cd "$(dirname "$0")" && pwd)
-fragment=$here/trvmm.config
+variant=${2:-}
+fragments=("$here/trvmm.config" ${variant:+"$here/$variant.config"})
+patches=("$here"/patches/*.patch ${variant:+"$here/patches-$variant"/*.patch})
+images=(vmlinux)
+[ -n "$variant" ] || images+=(bzImage)
 
 exec 3>&2 # stays the user's while the build writes to its log
 say() { echo "kernel: $*" >&3; }
@@ -22,14 +27,14 @@ die() { say "$*"; exit 1; }
 
 digest() {
     {
-        cat "$fragment" "$here/build.sh" "$here"/patches/*.patch
+        cat "${fragments[@]}" "$here/build.sh" "${patches[@]}"
         dpkg-query -W -f '${Version}\n' $package
         gcc --version | head -n 1
         ld --version | head -n 1
     } | sha256sum | cut -c 1-16
 }
 
-# Each line of the fragment must have reached the final configuration $1.
+# Each line of the fragments must have reached the final configuration $1.
 verify_config() {
     local line name bad=0
     while read -r line; do
@@ -37,16 +42,16 @@ verify_config() {
         CONFIG_*=n) name=${line%=n} ;;
         CONFIG_*)
             grep -qxF -- "$line" "$1" && continue
-            say "trvmm.config: $line did not stick: $(grep -E "^(# )?${line%%=*}[ =]" "$1" ||
+            say "$line did not stick: $(grep -E "^(# )?${line%%=*}[ =]" "$1" ||
                 echo 'no such option, or a dependency is missing')"
             bad=1
             continue ;;
         *) continue ;;
         esac
         grep -q "^$name=" "$1" || continue
-        say "trvmm.config: $name did not stay off: something selects it"
+        say "$name did not stay off: something selects it"
         bad=1
-    done <"$fragment"
+    done < <(cat "${fragments[@]}")
     return $bad
 }
 
@@ -61,7 +66,7 @@ build() {
         --exclude="$package/tools/perf/*" --exclude="$package/drivers/gpu/*.[ch]" --exclude="$package/sound/*.[ch]"
 
     local change
-    for change in "$here"/patches/*.patch; do
+    for change in "${patches[@]}"; do
         patch --quiet --fuzz=0 -p1 -d "$src" <"$change" || { say "$change does not apply"; return 1; }
     done
 
@@ -71,19 +76,20 @@ build() {
         make -C "$src" -s -j"${JOBS:-$(nproc)}")
     [ "${V:-0}" = 1 ] && make+=(V=1)
 
-    "${make[@]}" KCONFIG_ALLCONFIG="$fragment" allnoconfig
+    cat "${fragments[@]}" >"$1/fragment"
+    "${make[@]}" KCONFIG_ALLCONFIG="$1/fragment" allnoconfig
     verify_config "$src/.config" || return 1
-    "${make[@]}" vmlinux bzImage
+    "${make[@]}" "${images[@]}"
     # The program headers stay, and with them the PVH entry's note.
     objcopy --strip-all --remove-section=.comment "$src/vmlinux" "$result/vmlinux"
     readelf -n "$result/vmlinux" | grep -q '^ *Xen' || { say "the PVH note is lost"; return 1; }
-    cp "$src/arch/x86/boot/bzImage" "$result/bzImage"
+    [ -n "$variant" ] || cp "$src/arch/x86/boot/bzImage" "$result/bzImage"
     cp "$src/.config" "$result/kernel.config"
     cp "$src/System.map" "$result/System.map"
     chmod 644 "$result"/*
 }
 
-[ $# -eq 1 ] || die "usage: build.sh OUTDIR"
+[ $# -eq 1 ] || { [ $# -eq 2 ] && [ -f "$here/$variant.config" ]; } || die "usage: build.sh OUTDIR [VARIANT]"
 out=$1
 "$here/../../scripts/need-packages" "${packages[@]}"
 
@@ -113,7 +119,12 @@ if [ ! -d "$kept" ]; then
     flock -u 9
 fi
 
-for file in vmlinux bzImage kernel.config System.map; do
+if [ -n "$variant" ]; then
+    files=(vmlinux)
+else
+    files=("${images[@]}" kernel.config System.map)
+fi
+for file in "${files[@]}"; do
     cp --reflink=auto "$kept/$file" "$out/.$file.$$"
-    mv "$out/.$file.$$" "$out/$file"
+    mv "$out/.$file.$$" "$out/$file${variant:+-$variant}"
 done
