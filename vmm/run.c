@@ -45,6 +45,8 @@
 #define CMDLINE_MANY_CPUS " tsc=reliable"
 /* Memory above 4 GiB: no bounce buffer of 64 MiB, since no device here needs it. */
 #define CMDLINE_HIGH_MEMORY " swiotlb=noforce"
+/* Files that are mapped: a machine check is for the processor that it happens on alone. */
+#define CMDLINE_DAX " mce=0"
 /* Kernels that are not ours may have drivers that wait for a keyboard controller or test their timer. */
 #define CMDLINE_FOREIGN " no_timer_check i8042.noaux i8042.nokbd i8042.nopnp"
 
@@ -84,9 +86,10 @@ static void on_started(void *data)
 static int open_kernel(struct run *run, struct error *err)
 {
 	char *fallback = NULL;
-	const char *path = run->options->kernel;
+	const struct options *options = run->options;
+	const char *path = options->kernel;
 	if (!path) {
-		path = fallback = data_file("vmlinux");
+		path = fallback = data_file(shares_map_files(options->shares, options->share_count) ? "vmlinux-dax" : "vmlinux");
 		if (!path)
 			return error_set(err, -ENOENT,
 					 "the default guest kernel is not installed; run make, or give --kernel FILE");
@@ -226,10 +229,11 @@ static int boot(struct run *run, struct error *err)
 	if (options->boot == BOOT_CHOICE_PVH ||
 	    (options->boot == BOOT_CHOICE_AUTO && !run->kernel.entry_loaded && run->kernel.pvh_entry))
 		protocol = BOOT_PVH;
-	if (asprintf(&cmdline, "%s%s%s%s%s%s%s%s%s", CMDLINE, options->root ? CMDLINE_SHARE : CMDLINE_DISK,
+	if (asprintf(&cmdline, "%s%s%s%s%s%s%s%s%s%s", CMDLINE, options->root ? CMDLINE_SHARE : CMDLINE_DISK,
 		     options->read_only ? CMDLINE_READ_ONLY : CMDLINE_READ_WRITE, options->console ? "" : CMDLINE_QUIET,
 		     options->cpus == 1 ? CMDLINE_ONE_CPU : CMDLINE_MANY_CPUS,
 		     options->memory_bytes > GUEST_MEM_HOLE_START ? CMDLINE_HIGH_MEMORY : "",
+		     shares_map_files(options->shares, options->share_count) ? CMDLINE_DAX : "",
 		     options->kernel ? CMDLINE_FOREIGN : "", options->append ? " " : "",
 		     options->append ? options->append : "") < 0)
 		return error_set(err, -ENOMEM, "out of memory");
@@ -332,6 +336,7 @@ static int prepare(struct run *run, int kvm_fd, struct error *err)
 		.cpus = options->cpus,
 		/* Less than one thousandth is what none of them gets. */
 		.cpu_thousandths = options->cpu_thousandths ? (options->cpu_thousandths + options->cpus - 1) / options->cpus : 0,
+		.shm = shares_map_files(options->shares, options->share_count),
 		.pc = options->kernel != NULL,
 		.console_fd = options->console ? STDERR_FILENO : -1,
 		.starting = on_starting,

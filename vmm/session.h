@@ -35,6 +35,7 @@ struct session_share {
 	const char *place; /* absolute; made when it is missing */
 	const char *file;  /* NULL: a directory; else the only entry of the share's root, a file that is to be at `place` */
 	bool read_only;
+	bool dax; /* mounted so that all files are mapped */
 };
 
 struct session_spec {

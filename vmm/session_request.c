@@ -60,6 +60,14 @@ static void request_add_mounts(struct session_request *request, const struct ses
 	}
 }
 
+static uint32_t dax_shares(const struct session_spec *spec)
+{
+	uint32_t bits = 0;
+	for (size_t i = 0; i < spec->share_count; i++)
+		bits |= (uint32_t)spec->shares[i].dax << i;
+	return bits;
+}
+
 static uint32_t read_only_shares(const struct session_spec *spec)
 {
 	uint32_t bits = 0;
@@ -111,7 +119,8 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 				       .tmpfs_count = le32_make((uint32_t)spec->tmpfs_count),
 				       .pids_max = le32_make(spec->pids_max),
 				       .share_count = le32_make((uint32_t)spec->share_count),
-				       .read_only_shares = le32_make(read_only_shares(spec)) };
+				       .read_only_shares = le32_make(read_only_shares(spec)),
+				       .dax_shares = le32_make(dax_shares(spec)) };
 	request_add(request, &run, sizeof(run));
 	request_add_limits(request, spec);
 	request_add_string(request, hostname);

@@ -69,6 +69,10 @@ static bool take_option(const char *option, size_t length, struct share *share)
 		share->read_only = false;
 	else if (length == strlen("writeback") && !strncmp(option, "writeback", length))
 		share->writeback = true;
+	else if (length == strlen("dax") && !strncmp(option, "dax", length))
+		share->dax = FS_DAX_ALWAYS;
+	else if (length == strlen("dax=inode") && !strncmp(option, "dax=inode", length))
+		share->dax = FS_DAX_INODE;
 	else
 		return false;
 	return true;
@@ -80,8 +84,9 @@ static int take_options(const char *text, const char *options, struct share *sha
 		const size_t length = strcspn(at, ":,");
 		if (!take_option(at, length, share))
 			return error_set(err, -EINVAL,
-					 "-v '%s': '%.*s' is none of ro, rw, cache=none, cache=auto, cache=always, writeback", text,
-					 (int)length, at);
+					 "-v '%s': '%.*s' is none of ro, rw, cache=none, cache=auto, cache=always, writeback, dax, "
+					 "dax=inode",
+					 text, (int)length, at);
 		at = at[length] ? at + length + 1 : NULL;
 	}
 	if (share->writeback && (share->cache != FS_CACHE_ALWAYS || share->read_only))
@@ -146,6 +151,14 @@ unsigned share_depth(const char *guest)
 	for (; *guest; guest++)
 		depth += *guest == '/';
 	return depth;
+}
+
+bool shares_map_files(const struct share *shares, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (shares[i].dax != FS_DAX_NEVER)
+			return true;
+	return false;
 }
 
 static int compare_depth(const void *a, const void *b)

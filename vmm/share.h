@@ -14,18 +14,22 @@ struct share {
 	bool read_only;
 	enum fs_cache cache;
 	bool writeback;
+	enum fs_dax dax;
 };
 
 /*
- * Parses HOST:GUEST[:OPTION...]: ro, rw, cache=none|auto|always, writeback, with a colon or a comma between two. GUEST begins at the last
- * colon with a slash behind it. HOST is made absolute, not resolved, and need not be there. Returns 0, and share_destroy() frees what is
- * in `share`; -EINVAL or another errno with one line that begins with "-v 'HOST:GUEST'".
+ * Parses HOST:GUEST[:OPTION...]: ro, rw, cache=none|auto|always, writeback, dax, dax=inode, with a colon or a comma between two. GUEST
+ * begins at the last colon with a slash behind it. HOST is made absolute, not resolved, and need not be there. Returns 0, and
+ * share_destroy() frees what is in `share`; -EINVAL or another errno with one line that begins with "-v 'HOST:GUEST'".
  */
 int share_parse(const char *text, struct share *share, struct error *err);
 void share_destroy(struct share *share);
 
 /* Makes a path absolute with the working directory. Returns 0, and `absolute` is for the caller to free; or -errno. */
 int share_absolute_path(const char *path, char **absolute);
+
+/* Does one of them have files mapped into the guest? */
+bool shares_map_files(const struct share *shares, size_t count);
 
 /* How many components a guest path has. */
 unsigned share_depth(const char *guest);

@@ -93,6 +93,7 @@ static int open_share(const struct share *share, struct shares *shares, unsigned
 		.read_only = share->read_only,
 		.cache = share->cache,
 		.writeback = share->writeback,
+		.dax = share->dax,
 		.descriptors_max = descriptors,
 	};
 	const int result = fs_server_create(&config, &shared->server, err);
@@ -108,6 +109,7 @@ static int open_share(const struct share *share, struct shares *shares, unsigned
 		.place = share->guest,
 		.file = is_file ? strrchr(share->host, '/') + 1 : NULL,
 		.read_only = share->read_only,
+		.dax = share->dax == FS_DAX_ALWAYS,
 	};
 	if (!strcmp(share->host, "/") && !share->read_only)
 		message("-v /:%s: the guest may change every file of this host that you may change; :ro prevents that",

@@ -65,11 +65,18 @@ void platform_set_hostname(const char *name);
 /* Mounts a tmpfs with the mount(2) data `data` on `folder`, which is there. Returns 0 or -errno. */
 int platform_mount_tmpfs(const char *folder, const char *data);
 
-/* Mounts the virtio-fs device `tag` on `folder`, which is there. Returns 0 or -errno: -ENODEV when the kernel has no virtio-fs. */
-int platform_mount_share(const char *tag, const char *folder, bool read_only);
+/* How a share is mounted. */
+struct share_mount {
+	const char *tag;
+	bool read_only;
+	bool dax; /* all files are mapped */
+};
+
+/* Mounts a virtio-fs device on `folder`, which is there. Returns 0 or -errno: -ENODEV when the kernel has no virtio-fs. */
+int platform_mount_share(const struct share_mount *share, const char *folder);
 
 /* The same for a share that holds one file, `name`, which is to be at `place`, a file that is there. */
-int platform_mount_file(const char *tag, const char *name, const char *place, bool read_only);
+int platform_mount_file(const struct share_mount *share, const char *name, const char *place);
 
 /* Leaves the root file system as after a shutdown: written back, and clean when nothing more can be written. Once, at the end of all. */
 void platform_settle_disks(void);
@@ -115,7 +122,7 @@ int pids_join(void);
 
 struct mounts {
 	uint32_t tmpfs_count, share_count;
-	uint32_t read_only_shares; /* bits */
+	uint32_t read_only_shares, dax_shares; /* bits */
 	const char *tmpfs[AGENT_TMPFS_MAX][2];   /* folder, data */
 	const char *shares[AGENT_SHARES_MAX][3]; /* tag, place, file or "" */
 };

@@ -175,9 +175,10 @@ int platform_mount_tmpfs(const char *folder, const char *data)
 	return mount("tmpfs", folder, "tmpfs", HARMLESS, data) < 0 ? -errno : 0;
 }
 
-int platform_mount_share(const char *tag, const char *folder, bool read_only)
+int platform_mount_share(const struct share_mount *share, const char *folder)
 {
-	return mount(tag, folder, "virtiofs", read_only ? MS_RDONLY : 0, NULL) < 0 ? -errno : 0;
+	const unsigned long flags = share->read_only ? MS_RDONLY : 0;
+	return mount(share->tag, folder, "virtiofs", flags, share->dax ? "dax=always" : NULL) < 0 ? -errno : 0;
 }
 
 /* Where the folder of a share of one file is mounted for a moment: what is bound to its place stays when this goes. */
@@ -194,11 +195,11 @@ static int bind_file(const char *name, const char *place)
 	return mount(from, place, NULL, MS_BIND, NULL) < 0 ? -errno : 0;
 }
 
-int platform_mount_file(const char *tag, const char *name, const char *place, bool read_only)
+int platform_mount_file(const struct share_mount *share, const char *name, const char *place)
 {
 	if (mkdir(FILE_SHARE_FOLDER, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	int result = platform_mount_share(tag, FILE_SHARE_FOLDER, read_only);
+	int result = platform_mount_share(share, FILE_SHARE_FOLDER);
 	if (result == 0) {
 		result = bind_file(name, place);
 		umount2(FILE_SHARE_FOLDER, MNT_DETACH);

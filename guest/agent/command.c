@@ -93,6 +93,7 @@ static bool request_parse(struct request *r, char *at, const char *end, const st
 	r->mounts.tmpfs_count = le32_get(m->tmpfs_count);
 	r->mounts.share_count = le32_get(m->share_count);
 	r->mounts.read_only_shares = le32_get(m->read_only_shares);
+	r->mounts.dax_shares = le32_get(m->dax_shares);
 	if (!argc || argc > AGENT_STRINGS_MAX || envc > AGENT_STRINGS_MAX - argc)
 		return false;
 	if (r->limit_count > AGENT_LIMITS_MAX || (size_t)(end - at) < r->limit_count * sizeof(struct agent_limit) ||

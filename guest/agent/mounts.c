@@ -55,9 +55,8 @@ static int make_file(const char *path)
 	return 0;
 }
 
-static int mount_share(const char *const share[3], bool read_only, struct text *why)
+static int mount_share(const struct share_mount *share, const char *place, const char *file, struct text *why)
 {
-	const char *tag = share[0], *place = share[1], *file = share[2];
 	struct stat st;
 	const bool there = stat(place, &st) == 0;
 
@@ -68,9 +67,11 @@ static int mount_share(const char *const share[3], bool read_only, struct text *
 	int result = there ? 0 : *file ? make_file(place) : spawn_make_folder(place);
 	if (result < 0)
 		return explain(why, "make the mount point of a share", place, -result);
-	result = *file ? platform_mount_file(tag, file, place, read_only) : platform_mount_share(tag, place, read_only);
+	result = *file ? platform_mount_file(share, file, place) : platform_mount_share(share, place);
 	if (result == -ENODEV)
 		return refuse(why, place, "the guest's kernel lacks CONFIG_VIRTIO_FS; build it in", ENODEV);
+	if (result == -EINVAL && share->dax)
+		return refuse(why, place, "the guest's kernel cannot map files (dax); it needs CONFIG_FUSE_DAX", EINVAL);
 	return result < 0 ? explain(why, "mount the share", place, -result) : 0;
 }
 
@@ -87,8 +88,15 @@ int mounts_make(const struct mounts *m, struct text *why)
 	/* Shares are in order already. */
 	for (uint32_t t = 0, s = 0; t < m->tmpfs_count || s < m->share_count;) {
 		const bool share = s < m->share_count && (t == m->tmpfs_count || depth(m->shares[s][1]) < depth(m->tmpfs[t][0]));
-		const int result = share ? mount_share(m->shares[s], m->read_only_shares >> s & 1, why)
-					 : mount_tmpfs(m->tmpfs[t][0], m->tmpfs[t][1], why);
+		int result;
+		if (share) {
+			const struct share_mount how = { .tag = m->shares[s][0],
+							 .read_only = m->read_only_shares >> s & 1,
+							 .dax = m->dax_shares >> s & 1 };
+			result = mount_share(&how, m->shares[s][1], m->shares[s][2], why);
+		} else {
+			result = mount_tmpfs(m->tmpfs[t][0], m->tmpfs[t][1], why);
+		}
 		if (result < 0)
 			return result;
 		if (share)

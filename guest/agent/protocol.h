@@ -128,6 +128,7 @@ struct agent_run {
 	le32 pids_max;    /* processes and threads of all commands together; 0: no limit */
 	le32 share_count; /* at most AGENT_SHARES_MAX */
 	le32 read_only_shares; /* a bit for each share, from bit 0 on */
+	le32 dax_shares; /* the same: those that are mounted with dax=always */
 };
 
 /* A resource limit of the command, as setrlimit() takes it. */

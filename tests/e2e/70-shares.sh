@@ -38,6 +38,28 @@ check "write-back: what was written last is on the host" [ "$(grep -E '^[0-9a-f]
 vm -v "$host/private:/s:cache=none" -v "$work/tools:/tools:ro" -- /tools/fs-check random /s 5 500
 check "no cache: random operations" [ "$(cat "$work/out")" = "ok random" ]
 
+# Files of the host mapped into the guest, of which the host cuts one off while a program there uses it.
+mkdir "$host/mapped" && perl -e 'print pack("C x4095", $_ % 251) for 0 .. 1279' >"$host/mapped/big"
+asked() { # the name of what the guest waits for
+	local i
+	for ((i = 0; i < 1000; i++)); do
+		[ ! -e "$host/mapped/$1" ] || return 0
+		sleep 0.1
+	done
+	return 1
+}
+(
+	asked cut && printf H | dd of="$host/mapped/big" bs=1 seek=5 conv=notrunc status=none && truncate -s 1M "$host/mapped/big" && rm "$host/mapped/cut" &&
+		asked regrow && truncate -s 5M "$host/mapped/big" && rm "$host/mapped/regrow"
+) &
+asked=$!
+vm -v "$host/mapped:/s:dax" -v "$work/tools:/tools:ro" -- sh -c '/tools/fs-check shrink /s; /tools/fs-check random /s 6 300; grep -o "dax=[a-z]*" /proc/mounts'
+kill $asked 2>/dev/null
+results "dax"
+check "dax: a file that shrinks under its mapping is an error in the guest, which lives" [ "$status $(grep -c '^ok' "$work/out") $(tail -n 1 "$work/out")" = "0 4 dax=always" ]
+check "... and what the guest wrote is on the host" [ "$(od -An -tx1 -N8 "$host/mapped/big") $(tail -c +3145729 "$host/mapped/big" | head -c 1)" = \
+	" 00 47 00 00 00 48 00 00 x" ]
+
 # Host and guest, and two guests, on one tree.
 export XDG_RUNTIME_DIR=$work/runtime
 mkdir -p -m 700 "$XDG_RUNTIME_DIR" "$share/both"

@@ -4,6 +4,10 @@
  *   fs-check semantics DIR          each rule of POSIX and Linux once: `ok NAME` or `not ok NAME: why`
  *   fs-check random DIR SEED COUNT  random operations on a file, also mapped, against a model in memory; `ok random` or where they part
  *   fs-check walk DIR COUNT         makes COUNT files in one directory, lists, looks at and removes them
+ *   fs-check shrink DIR             a file whose mapping is the host's own: what it is when the host cuts it off. With DIR/big of
+ *                                   SHRINK_BYTES, each page of which begins with its number, modulo 251; says what the host is to do by
+ *                                   making a file of that name, and goes on when that is gone: cut (byte 5 becomes H, big SHRINK_LEFT
+ *                                   long), regrow (SHRINK_BYTES)
  *
  * Status 1 when something was not as expected.
  */
@@ -11,6 +15,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -544,16 +550,81 @@ static int walk(unsigned count)
 	return failures ? 1 : 0;
 }
 
+/* ---- a file that shrinks under its mapping ---- */
+
+#define SHRINK_BYTES (5u << 20)
+#define SHRINK_LEFT (1u << 20)
+#define SHRINK_LOST (3u << 20) /* an offset that is cut off, in another piece of 2 MiB */
+
+static sigjmp_buf after_fault;
+
+static void on_fault(int number)
+{
+	siglongjmp(after_fault, number);
+}
+
+/* The byte, or minus the signal that reading it is. */
+static int look_at(const volatile uint8_t *byte)
+{
+	const int number = sigsetjmp(after_fault, 1);
+	return number ? -number : *byte;
+}
+
+static void ask_host(const char *what)
+{
+	put(what, "please");
+	while (access(what, F_OK) == 0)
+		usleep(50000);
+}
+
+static int shrink(void)
+{
+	char byte;
+	int ends[2];
+
+	signal(SIGBUS, on_fault);
+	begin("the mapping");
+	const int fd = open("big", O_RDWR | O_CLOEXEC);
+	volatile uint8_t *map = mmap(NULL, SHRINK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	EXPECT(fd >= 0 && map != MAP_FAILED && pipe(ends) == 0);
+	if (current_failed)
+		return 1;
+	for (unsigned at = 0; at < SHRINK_BYTES; at += 4096) {
+		EXPECT(map[at] == at / 4096 % 251);
+		map[at + 1] = 'G';
+	}
+	end();
+	begin("cut off by the host");
+	ask_host("cut");
+	EXPECT(map[5] == 'H' && map[0] == 0 && map[1] == 'G');
+	EXPECT(look_at(&map[SHRINK_LOST]) == -SIGBUS);
+	EXPECT(look_at(&map[SHRINK_LEFT + 4096]) == -SIGBUS);
+	/* The guest's kernel reads it, for a program and out of its memory. */
+	EXPECT(pread(fd, &byte, 1, SHRINK_LOST) < 1);
+	EXPECT(write(ends[1], (const void *)&map[SHRINK_LOST], 1) == -1);
+	EXPECT(map[SHRINK_LEFT - 4096] == (SHRINK_LEFT / 4096 - 1) % 251);
+	end();
+	begin("long again");
+	ask_host("regrow");
+	EXPECT(look_at(&map[SHRINK_LOST]) == 0);
+	map[SHRINK_LOST] = 'x';
+	EXPECT(pread(fd, &byte, 1, SHRINK_LOST) == 1 && byte == 'x');
+	end();
+	return failures ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	umask(022);
 	if (argc < 3 || chdir(argv[2]) < 0) {
-		fprintf(stderr, "usage: fs-check semantics|random|walk DIR [SEED] [COUNT]\n");
+		fprintf(stderr, "usage: fs-check semantics|random|walk|shrink DIR [SEED] [COUNT]\n");
 		return 2;
 	}
 	if (!strcmp(argv[1], "semantics"))
 		return semantics();
+	if (!strcmp(argv[1], "shrink"))
+		return shrink();
 	if (!strcmp(argv[1], "random") && argc == 5)
 		return random_operations(strtoull(argv[3], NULL, 10), (unsigned)strtoul(argv[4], NULL, 10));
 	if (!strcmp(argv[1], "walk") && argc == 4)

@@ -100,25 +100,31 @@ int platform_mount_tmpfs(const char *folder, const char *data)
 	return 0;
 }
 
-int platform_mount_share(const char *tag, const char *folder, bool read_only)
+static const char *access_of(const struct share_mount *share)
+{
+	static const char *const texts[2][2] = { { "rw", "rw,dax" }, { "ro", "ro,dax" } };
+	return texts[share->read_only][share->dax];
+}
+
+int platform_mount_share(const struct share_mount *share, const char *folder)
 {
 	char path[512];
 	snprintf(path, sizeof(path), "%s/share", folder);
 	FILE *file = fopen(path, "we");
 	if (!file)
 		return -errno;
-	fprintf(file, "%s %s", tag, read_only ? "ro" : "rw");
+	fprintf(file, "%s %s", share->tag, access_of(share));
 	fclose(file);
-	/* As on a kernel that has no such file system. */
-	return strcmp(tag, "no-kernel") ? 0 : -ENODEV;
+	/* As on a kernel that has no such file system, or maps no files. */
+	return strcmp(share->tag, "no-kernel") ? strcmp(share->tag, "no-dax") ? 0 : -EINVAL : -ENODEV;
 }
 
-int platform_mount_file(const char *tag, const char *name, const char *place, bool read_only)
+int platform_mount_file(const struct share_mount *share, const char *name, const char *place)
 {
 	FILE *file = fopen(place, "we");
 	if (!file)
 		return -errno;
-	fprintf(file, "%s %s %s", tag, name, read_only ? "ro" : "rw");
+	fprintf(file, "%s %s %s", share->tag, name, access_of(share));
 	fclose(file);
 	return 0;
 }

@@ -408,7 +408,10 @@ Test(agent, run_with_wrong_counts_of_limits_and_tmpfs)
 		expect_malformed(&bad[i]);
 }
 
-/* A request that has `bytes` behind all strings: those of `count` shares, the first of which is read-only, behind `tmpfs_count` tmpfs. */
+/*
+ * A request that has `bytes` behind all strings: those of `count` shares, of which the first is read-only, and it and the second have
+ * their files mapped, behind `tmpfs_count` tmpfs.
+ */
 static struct request request_make_shares(uint32_t tmpfs_count, uint32_t count, const char *mounts, size_t bytes, const char *script)
 {
 	struct request r = request_make_more(NULL, 0, mounts, bytes, tmpfs_count, script);
@@ -416,6 +419,7 @@ static struct request request_make_shares(uint32_t tmpfs_count, uint32_t count, 
 	memcpy(&run, r.body, sizeof(run));
 	run.share_count = le32_make(count);
 	run.read_only_shares = le32_make(1);
+	run.dax_shares = le32_make(3);
 	memcpy(r.body, &run, sizeof(run));
 	return r;
 }
@@ -436,7 +440,7 @@ Test(agent, shares)
 	expect_message(&host, AGENT_STARTED, 0);
 	cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
 	read_all(host.streams[1], out, sizeof(out));
-	cr_expect_str_eq(out, "tag-0 ro\nsize=1\ntag-1 rw\ntag-2 name rw");
+	cr_expect_str_eq(out, "tag-0 ro,dax\nsize=1\ntag-1 rw,dax\ntag-2 name rw");
 	host_close(&host, CLOSED);
 }
 
@@ -453,6 +457,7 @@ Test(agent, shares_that_cannot_be)
 		{ SHARE("t", "/dev/null/x", ""), sizeof(SHARE("t", "/dev/null/x", "")), ENOTDIR },
 		{ SHARE("t", "/dev/null/x", "f"), sizeof(SHARE("t", "/dev/null/x", "f")), ENOTDIR },
 		{ SHARE("no-kernel", "/tmp", ""), sizeof(SHARE("no-kernel", "/tmp", "")), ENODEV },
+		{ SHARE("no-dax", "/tmp", ""), sizeof(SHARE("no-dax", "/tmp", "")), EINVAL },
 	};
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		const struct request r = request_make_shares(0, 1, cases[i].mount, cases[i].bytes, "exit 1");

@@ -11,6 +11,15 @@
 
 static struct error err;
 
+static enum fs_dax dax_of(const char *text)
+{
+	struct share share;
+	cr_assert_eq(share_parse(text, &share, &err), 0, "%s", err.text);
+	const enum fs_dax dax = share.dax;
+	share_destroy(&share);
+	return dax;
+}
+
 #define GOOD(TEXT, HOST, GUEST, READ_ONLY, CACHE, WRITEBACK)                                                                       \
 	do {                                                                                                                       \
 		struct share share;                                                                                                \
@@ -41,6 +50,20 @@ Test(share, words)
 	GOOD("/a:/b:cache=auto,ro", "/a", "/b", true, FS_CACHE_AUTO, false);
 	GOOD("/a:/b:cache=always,writeback", "/a", "/b", false, FS_CACHE_ALWAYS, true);
 	GOOD("/:/host:ro", "/", "/host", true, FS_CACHE_AUTO, false);
+}
+
+Test(share, files_that_are_mapped)
+{
+	struct share shares[2] = { { .dax = FS_DAX_NEVER } };
+	cr_expect_eq(dax_of("/a:/b"), FS_DAX_NEVER);
+	cr_expect_eq(dax_of("/a:/b:dax"), FS_DAX_ALWAYS);
+	cr_expect_eq(dax_of("/a:/b:ro,dax=inode"), FS_DAX_INODE);
+	cr_expect_eq(dax_of("/a:/b:cache=always,writeback:dax"), FS_DAX_ALWAYS);
+	bad("/a:/b:dax=", "dax=inode");
+	bad("/a:/b:dax=x", "'dax=x' is none of");
+	cr_expect(!shares_map_files(shares, 2) && !shares_map_files(NULL, 0));
+	shares[1].dax = FS_DAX_INODE;
+	cr_expect(shares_map_files(shares, 2) && !shares_map_files(shares, 1));
 }
 
 Test(share, host_paths_with_colons)
