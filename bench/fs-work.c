@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -173,6 +174,28 @@ static void random_io(void)
 	close(fd);
 }
 
+static void read_mapped(const char *row, const char *map)
+{
+	uint64_t state = 1;
+	begin();
+	for (unsigned i = 0; i < RANDOM_COUNT; i++)
+		memcpy(buffer, map + next_block(&state), BLOCK_BYTES);
+	end(row, RANDOM_COUNT);
+}
+
+static void mapped_io(void)
+{
+	const int fd = open_file("data", O_RDONLY);
+	char *map = mmap(NULL, DATA_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		die("mmap");
+	madvise(map, DATA_BYTES, MADV_RANDOM);
+	read_mapped("mapped-read-cold", map);
+	read_mapped("mapped-read-warm", map);
+	munmap(map, DATA_BYTES);
+	close(fd);
+}
+
 static void sequential_io(void)
 {
 	int fd = open_file("data2", O_RDONLY);
@@ -225,6 +248,12 @@ static void random_group(unsigned files)
 	random_io();
 }
 
+static void mapped_group(unsigned files)
+{
+	(void)files;
+	mapped_io();
+}
+
 static void sequential_group(unsigned files)
 {
 	(void)files;
@@ -245,9 +274,9 @@ static const struct {
 	const char *name;
 	void (*run)(unsigned files);
 } groups[] = {
-	{ "stat", stat_group },   { "list", list_group },     { "create", create_group },
-	{ "untar", untar_group }, { "random", random_group }, { "sequential", sequential_group },
-	{ "walk", walk_group },
+	{ "stat", stat_group },     { "list", list_group },     { "create", create_group },
+	{ "untar", untar_group },   { "random", random_group }, { "sequential", sequential_group },
+	{ "mapped", mapped_group }, { "walk", walk_group },
 };
 
 static void run_group(const char *name, unsigned files)
