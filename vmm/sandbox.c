@@ -127,3 +127,10 @@ int sandbox_enter_keeper(void)
 	const int result = sandbox_set_no_new_privs(NULL);
 	return result < 0 ? result : sandbox_filter_install(SANDBOX_KEEPER, true);
 }
+
+void sandbox_forbid_changes(void)
+{
+	(void)sandbox_set_no_new_privs(NULL);
+	sandbox_keep_reading();
+	(void)sandbox_restrict_changes();
+}

@@ -104,6 +104,13 @@ const struct sock_fprog *sandbox_reaper_program(void);
 /* As sandbox_enter() for all threads of this process, whether it was closed or not: for the keeper, which is none of the above. */
 int sandbox_enter_keeper(void);
 
+/*
+ * For a process that stays outside because it has to look up names, read certificates and connect: it can do that, but no more than the
+ * host lets it be denied of the rest. It gets no new privileges, keeps of root's those to read what others may not, is not traced; and with
+ * Landlock, files are not changed, made, removed or executed, no TCP port is bound (Linux 6.7), no process outside signalled (6.12).
+ */
+void sandbox_forbid_changes(void);
+
 /* Whether the process was closed. */
 bool sandbox_is_closed(void);
 

@@ -54,11 +54,15 @@ void sandbox_enter_namespaces(const struct sandbox_spec *spec, struct sandbox_re
 int sandbox_drop_privileges(const struct sandbox_spec *spec, struct sandbox_report *report, struct error *err);
 void sandbox_drop_capabilities_of(enum sandbox_kind kind);
 int sandbox_set_no_new_privs(struct sandbox_report *report);
+/* Of root: reads and enters what it could before, and that is all. */
+void sandbox_keep_reading(void);
 /* `data_bytes`: what the process has taken already, from sandbox_data_bytes(), which reads /proc; 0: unknown. */
 void sandbox_set_limits(uint64_t data_bytes, struct sandbox_report *report);
 uint64_t sandbox_data_bytes(void);
 
 /* sandbox_landlock.c */
 void sandbox_restrict_files(const struct sandbox_spec *spec, struct sandbox_report *report);
+/* Files can be read as before, and connections made. Returns 0 or -errno. */
+int sandbox_restrict_changes(void);
 
 #endif

@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
@@ -332,6 +334,49 @@ Test(nbd_sandbox, nothing_is_left_to_it)
 	cr_expect_eq(status_of(owner.client, "Seccomp", 10), 0);
 	cr_expect(count_names(owner.client, "root", false) > 0);
 	close_disk(&owner);
+}
+
+/* ---- the connector, which stays outside --------------------------------------------------------------------------------------- */
+
+/* Of an order to a connector that is started for it. */
+static long connector_does(const struct order *order, bool as_user)
+{
+	struct owner owner = open_disk("--sandbox", as_user);
+	const pid_t client = owner.client;
+	long result = 0;
+	int status = 0;
+	owner.client = child_of(client);
+	cr_assert(owner.client > 0);
+	cr_expect_eq(status_of(owner.client, "NoNewPrivs", 10), 1);
+	cr_expect_eq(status_of(owner.client, "CapPrm", 16), as_user ? 0 : (1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH));
+	const bool lives = have_it_call(&owner, order, &result, &status);
+	kill(owner.client, SIGKILL);
+	owner.client = client;
+	close_disk(&owner);
+	cr_expect(lives, "%s: status 0x%x", order->name, (unsigned)status);
+	return result;
+}
+
+Test(nbd_sandbox, the_connector_can_read_and_connect_and_no_more)
+{
+	static const struct order reads = { "open a file", SYS_openat, { AT_FDCWD, TEXT, O_RDONLY } };
+	static const struct order connects = { "make a network socket", SYS_socket, { AF_INET, SOCK_STREAM } };
+	static const struct order writes = { "open a file to write", SYS_openat, { AT_FDCWD, TEXT, O_WRONLY } };
+	static const struct order traces = { "trace its parent", SYS_ptrace, { PTRACE_ATTACH, PARENT } };
+	static const struct order unshares = { "make a mount namespace", SYS_unshare, { CLONE_NEWNS } };
+	if (geteuid() != 0)
+		cr_skip_test("needs root");
+	const bool landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0;
+	serve();
+	for (int as_user = 0; as_user < 2; as_user++) {
+		cr_expect_geq(connector_does(&reads, as_user), 0);
+		cr_expect_geq(connector_does(&connects, as_user), 0);
+		cr_expect_eq(connector_does(&unshares, as_user), -EPERM);
+		if (landlock) { /* an ordinary user may not write to that file in any case */
+			cr_expect_eq(connector_does(&writes, as_user), -EACCES);
+			cr_expect_eq(connector_does(&traces, as_user), -EPERM);
+		}
+	}
 }
 
 /* ---- it works, and ends ------------------------------------------------------------------------------------------------------ */

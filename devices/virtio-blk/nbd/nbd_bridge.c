@@ -5,7 +5,7 @@
  *
  * What servers say is hostile input to much code, so it is read in a sandbox (vmm/sandbox.h), which has no network: connections are made
  * by the process of nbd_connector.h. TLS reads certificates whenever it connects, and the library has no other way to hear the name that
- * is to be in the server's: with nbds:// there is no sandbox.
+ * is to be in the server's: with nbds:// there is no sandbox, but sandbox_forbid_changes().
  */
 #include "devices/virtio-blk/nbd/nbd_bridge.h"
 
@@ -364,16 +364,22 @@ static int confine(struct bridge *bridge, const char *option)
 	struct error err = { "" };
 	const char *why;
 	int rc = nbd_uri_parse(bridge->text_uri, &bridge->uri, &why);
-	if (rc < 0)
+	const bool confined = strcmp(option, "--no-sandbox") != 0;
+	if (rc < 0) {
 		remember_text(bridge, why);
-	if (rc < 0 || bridge->uri.tls)
 		return rc;
-	rc = nbd_connector_start(&bridge->uri, &bridge->connector);
+	}
+	if (bridge->uri.tls) {
+		if (confined)
+			sandbox_forbid_changes();
+		return 0;
+	}
+	rc = nbd_connector_start(&bridge->uri, confined, &bridge->connector);
 	if (rc < 0) {
 		remember_text(bridge, strerror(-rc));
 		return rc;
 	}
-	if (!strcmp(option, "--no-sandbox"))
+	if (!confined)
 		return 0;
 	rc = sandbox_close(&spec, NULL, &err);
 	if (rc < 0)

@@ -11,12 +11,12 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/packet.h"
+#include "vmm/sandbox.h"
 
 #define ADDRESS_MS 5000
 
@@ -103,17 +103,18 @@ static int close_others(int client)
 	return kept;
 }
 
-static void run_connector(const struct nbd_uri *uri, int client) __attribute__((noreturn));
+static void run_connector(const struct nbd_uri *uri, bool confined, int client) __attribute__((noreturn));
 
-static void run_connector(const struct nbd_uri *uri, int client)
+static void run_connector(const struct nbd_uri *uri, bool confined, int client)
 {
 	sigset_t all;
 	char order;
 	/* What is sent to our process group is not meant for us. */
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL);
-	prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	client = close_others(client);
+	if (confined)
+		sandbox_forbid_changes();
 	while (recv(client, &order, sizeof(order), 0) == (ssize_t)sizeof(order)) {
 		struct answer answer = { .error = 0 };
 		const int fd = connect_server(uri, client, answer.text);
@@ -129,7 +130,7 @@ static void run_connector(const struct nbd_uri *uri, int client)
 
 /* ---- the client's side --------------------------------------------------------------------------------------------------------- */
 
-int nbd_connector_start(const struct nbd_uri *uri, struct nbd_connector *connector)
+int nbd_connector_start(const struct nbd_uri *uri, bool confined, struct nbd_connector *connector)
 {
 	int ends[2];
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
@@ -138,7 +139,7 @@ int nbd_connector_start(const struct nbd_uri *uri, struct nbd_connector *connect
 	const int error = errno;
 	if (pid == 0) {
 		close(ends[0]);
-		run_connector(uri, ends[1]);
+		run_connector(uri, confined, ends[1]);
 	}
 	close(ends[1]);
 	if (pid < 0) {

@@ -16,8 +16,8 @@ struct nbd_connector {
 	bool asked; /* an answer is to come, perhaps of an order that was given up */
 };
 
-/* By a process that has one thread. Returns 0 or -errno. */
-int nbd_connector_start(const struct nbd_uri *uri, struct nbd_connector *connector);
+/* By a process that has one thread. The connector is `confined` as sandbox_forbid_changes() has it. Returns 0 or -errno. */
+int nbd_connector_start(const struct nbd_uri *uri, bool confined, struct nbd_connector *connector);
 
 /* Returns a connected descriptor, which is the caller's, or -errno with the reason in `text`; -ETIMEDOUT: no answer until then. */
 int nbd_connector_connect(struct nbd_connector *connector, int timeout_ms, char text[NBD_TEXT_BYTES]);
