@@ -256,7 +256,7 @@ SOAK_RUNS ?= 2000
 soak: all ## SOAK_RUNS short lives of machines, 16 at once in the lab: nothing is left over (an hour and more)
 	$(Q)tests/lab/run --timeout 14400 --memory 8192 -- tests/soak $(SOAK_RUNS) 16
 
-demo: all ## build all and show a run, directly or in the lab
+demo: $(BUILD)/trvmm $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar ## build what it takes and show a run, directly or in the lab
 	$(Q)scripts/demo
 
 lint: $(BUILD)/include/sandbox_programs.h ## clang-format, clang with all warnings, cppcheck, shellcheck
