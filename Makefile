@@ -21,7 +21,7 @@ LDFLAGS_MAIN = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -pie,-static-pie) -Wl,-z,
 BUILD_PACKAGES := gcc libc6-dev make musl-tools libseccomp-dev libzstd-dev liblzma-dev libbz2-dev liblz4-dev zlib1g-dev libjansson-dev libssl-dev libnbd-dev busybox-static
 TEST_PACKAGES := libcriterion-dev e2fsprogs acpica-tools xz-utils attr umoci skopeo python3 perl openssl procps bsdutils \
 	util-linux nbdkit acl golang-github-vbatts-tar-split-dev libarchive-tools zstd bzip2 curl socat iproute2 expect apache2-utils \
-	buildah cpio kmod git rsync sqlite3 stress-ng
+	buildah cpio kmod git rsync sqlite3 stress-ng clang libclang-rt-dev
 
 # ---- sources, by folder ---------------------------------------------------------------------------------------------------------
 BASE_SRCS := base/crc32c.c base/error.c base/file_lock.c base/iov.c base/loop.c base/new_file.c base/packet.c base/relay.c base/thread.c \
@@ -195,9 +195,7 @@ include tests/guests/guests.mk
 unit: $(UNIT_TESTS:%=$(BUILD)/tests/%) ## build and run the unit tests
 	$(Q)tests/check --unit $(BUILD)
 
-check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(SHARE_TESTS) ## all tests; ends with `N passed, N failed, N skipped`
-
-check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(BUILD)/tests/fs-check $(BUILD)/tests/hostile ## all tests; ends with `N passed, N failed, N skipped`
+check: all $(UNIT_TESTS:%=$(BUILD)/tests/%) $(GUEST_TESTS) $(SANDBOX_TESTS) $(SHARE_TESTS) $(BUILD)/tests/hostile ## all tests; ends with `N passed, N failed, N skipped`
 	$(Q)tests/check $(BUILD)
 
 # The sanitizers' builds use a stand-in for Criterion that runs tests in the program itself: the thread sanitizer cannot follow
@@ -219,24 +217,20 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(BUILD)/libtrvmm.a
 
 $(BUILD)/fuzz/fuzz_nbd_uri: $(BUILD)/obj/devices/virtio-blk/nbd/nbd_uri.o # of trvmm-nbd, which is no part of the library
 
-.PHONY: run-fuzzers
+.PHONY: run-fuzzers run-fuzzers-long fuzz-long
 run-fuzzers: $(FUZZERS:%=$(BUILD)/fuzz/%)
-	$(Q)set -e; for name in $(FUZZERS:fuzz_%=%); do mkdir -p $(BUILD)/fuzz/corpus/$$name; echo "  FUZZ     $$name"; \
-		$(BUILD)/fuzz/fuzz_$$name -max_total_time=$(FUZZ_SECONDS) -close_fd_mask=1 -verbosity=0 -print_final_stats=1 \
-		-artifact_prefix=$(BUILD)/fuzz/ $(BUILD)/fuzz/corpus/$$name $$(ls -d tests/fuzz/seeds/$$name 2>/dev/null); done
-
-fuzz: ## run the fuzz targets, FUZZ_SECONDS each
-	$(Q)scripts/need-packages clang libclang-rt-14-dev
-	$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS='-O1 -g' run-fuzzers
+	$(Q)tests/fuzz/run $(BUILD)/fuzz $(FUZZ_SECONDS) $(FUZZERS:fuzz_%=%)
 
 FUZZ_LONG_SECONDS ?= 3600
-.PHONY: run-fuzzers-long fuzz-long
 run-fuzzers-long: $(FUZZERS:%=$(BUILD)/fuzz/%)
-	$(Q)tests/fuzz/long $(BUILD)/fuzz $(FUZZ_LONG_SECONDS) $(FUZZERS:fuzz_%=%)
+	$(Q)tests/fuzz/run --table $(BUILD)/fuzz $$(($(FUZZ_LONG_SECONDS) * $$(nproc) / $(words $(FUZZERS)) + 1)) $(FUZZERS:fuzz_%=%)
 
-fuzz-long: ## all fuzz targets for FUZZ_LONG_SECONDS altogether, and a table; see tests/fuzz/README.md
-	$(Q)scripts/need-packages clang libclang-rt-14-dev
-	$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS='-O1 -g' run-fuzzers-long
+FUZZ_BUILD := BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined CFLAGS='-O1 -g'
+fuzz: | $(BUILD)/.test-packages ## run the fuzz targets, FUZZ_SECONDS each
+	$(Q)$(MAKE) $(FUZZ_BUILD) run-fuzzers
+
+fuzz-long: | $(BUILD)/.test-packages ## all fuzz targets for FUZZ_LONG_SECONDS altogether, and a table; see tests/fuzz/README.md
+	$(Q)$(MAKE) $(FUZZ_BUILD) run-fuzzers-long
 
 # A program whose calls a preloaded library can make fail: linked dynamically, without the checked variants of functions.
 FAULTS_MOST ?= 150
