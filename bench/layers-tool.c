@@ -26,6 +26,8 @@
 #include "layers/codec_internal.h"
 #include "layers/layers.h"
 
+#define WRITE_BYTES (1u << 20)
+
 static uint64_t now_ns(void)
 {
 	struct timespec t;
@@ -89,8 +91,9 @@ static void make_tar(const char *path, uint64_t entries, uint64_t max_bytes)
 	FILE *out = fopen(path, "w");
 	if (!out)
 		die(path, strerror(errno));
-	/* In large pieces, as programs that fetch layers write them: Linux then keeps the file in large pieces, too. */
-	setvbuf(out, NULL, _IOFBF, 1 << 20);
+	/* In pieces as large as the image's below: Linux keeps a file in pieces of the size in which it was written, and they matter. */
+	static char buffer[WRITE_BYTES];
+	setvbuf(out, buffer, _IOFBF, sizeof(buffer));
 	char top[32] = "", directory[64] = "", name[100], last_file[100] = "";
 	uint64_t state = 1;
 	for (uint64_t i = 0; i < entries; i++) {
@@ -228,10 +231,9 @@ static void measure_inflate(const char *path)
 
 static void write_range(struct disk *disk, int fd, uint64_t offset, uint64_t end)
 {
-	enum { CHUNK = 1 << 20 };
-	static uint8_t buffer[CHUNK];
+	static uint8_t buffer[WRITE_BYTES];
 	while (offset < end) {
-		const size_t take = end - offset < CHUNK ? (size_t)(end - offset) : CHUNK;
+		const size_t take = end - offset < sizeof(buffer) ? (size_t)(end - offset) : sizeof(buffer);
 		const struct iovec iov = { buffer, take };
 		if (disk->ops->readv(disk, offset, &iov, 1) || pwrite(fd, buffer, take, (off_t)offset) != (ssize_t)take)
 			die("image", "failed");
