@@ -26,6 +26,7 @@ struct builder {
 	const struct tree *tree;
 	struct error *err;
 	struct plan_run *runs;       /* owned */
+	struct plan_batch *batches;  /* owned; has room for the batches of run_room runs */
 	struct plan_object *objects; /* owned */
 	uint32_t *name_bytes;        /* owned, a mapping: for each inode what the entries of the names below it take */
 	uint32_t run_count, run_room;
@@ -71,14 +72,31 @@ static int add_object(struct builder *b, uint32_t inode, uint64_t blocks)
 	return 0;
 }
 
+static size_t batches_bytes(uint32_t run_count)
+{
+	return ((size_t)run_count + RUNS_PER_BATCH - 1) / RUNS_PER_BATCH * sizeof(struct plan_batch);
+}
+
+static int grow_runs(struct builder *b)
+{
+	void *runs = b->runs;
+	const int rc = grow(&runs, &b->run_room, sizeof(*b->runs));
+	b->runs = runs;
+	void *batches = rc ? NULL : realloc(b->batches, batches_bytes(b->run_room));
+	if (batches)
+		b->batches = batches;
+	return batches ? 0 : -ENOMEM;
+}
+
+/* A run of any kind. */
 static int add_run(struct builder *b, uint32_t inode, uint64_t logical, uint64_t blocks)
 {
-	if (b->run_count == b->run_room) {
-		void *runs = b->runs;
-		if (grow(&runs, &b->run_room, sizeof(*b->runs)))
-			return -ENOMEM;
-		b->runs = runs;
-	}
+	if (b->run_count == b->run_room && grow_runs(b))
+		return -ENOMEM;
+	struct plan_batch *batch = &b->batches[b->run_count / RUNS_PER_BATCH];
+	if (b->run_count % RUNS_PER_BATCH == 0)
+		batch->block = (uint32_t)b->content_blocks;
+	batch->extent = TREE_NONE;
 	b->runs[b->run_count++] = (struct plan_run){ (uint32_t)b->content_blocks, (uint32_t)logical, inode };
 	b->content_blocks += blocks;
 	return 0;
@@ -155,6 +173,7 @@ static uint32_t plan_simple_files(struct builder *b, uint32_t i)
 	union plan_inode *const slots = b->plan->inodes;
 	const uint32_t *const name_bytes = b->name_bytes;
 	struct plan_run *const runs = b->runs;
+	struct plan_batch *const batches = b->batches;
 	const uint32_t room = b->run_room - b->run_count < b->extents_left ? b->run_room - b->run_count : b->extents_left;
 	const uint32_t first = b->run_count, end = first + room;
 	uint32_t run = first;
@@ -173,6 +192,11 @@ static uint32_t plan_simple_files(struct builder *b, uint32_t i)
 		if (blocks > EXT4_EXTENT_MAX_BLOCKS)
 			break;
 		slots[i].first_run = run;
+		struct plan_batch *batch = &batches[run / RUNS_PER_BATCH];
+		if (run % RUNS_PER_BATCH == 0)
+			*batch = (struct plan_batch){ (uint32_t)content_blocks, from->first_extent };
+		else if ((uint64_t)batch->extent + run % RUNS_PER_BATCH != from->first_extent)
+			batch->extent = TREE_NONE;
 		runs[run++] = (struct plan_run){ (uint32_t)content_blocks, (uint32_t)begin, i };
 		content_blocks += blocks;
 	}
@@ -347,13 +371,14 @@ static int allocate(struct builder *b)
 	b->run_room = tree->extent_count < UINT32_MAX / 2 ? tree->extent_count + tree->extent_count / 64 + 64 : UINT32_MAX;
 	b->object_room = 64;
 	b->runs = malloc(b->run_room * sizeof(*b->runs));
+	b->batches = malloc(batches_bytes(b->run_room));
 	b->objects = malloc(b->object_room * sizeof(*b->objects));
 	b->plan->inodes = calloc(tree->inode_count, sizeof(*b->plan->inodes));
 	/* Not from malloc, which would keep it: this is as much as the plan has for an inode in all. */
 	void *mapping = mmap(NULL, tree->inode_count * sizeof(*b->name_bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	b->name_bytes = mapping == MAP_FAILED ? NULL : mapping;
 	b->plan->htrees = htrees_create();
-	return b->runs && b->objects && b->name_bytes && b->plan->inodes && b->plan->htrees ? 0 : -ENOMEM;
+	return b->runs && b->batches && b->objects && b->name_bytes && b->plan->inodes && b->plan->htrees ? 0 : -ENOMEM;
 }
 
 /* Gives back what an array does not need. */
@@ -371,8 +396,10 @@ static int hand_over(struct builder *b)
 	if (add_run(b, TREE_NONE, 0, 0) || add_object(b, TREE_NONE, 0))
 		return -ENOMEM;
 	b->plan->runs = shrink(b->runs, b->run_count * sizeof(*b->runs));
+	b->plan->batches = shrink(b->batches, batches_bytes(b->run_count));
 	b->plan->objects = shrink(b->objects, b->object_count * sizeof(*b->objects));
 	b->runs = NULL;
+	b->batches = NULL;
 	b->objects = NULL;
 	b->plan->run_count = run_count;
 	b->plan->object_count = object_count;
@@ -407,6 +434,7 @@ int plan_fill(struct ext4_plan *plan, struct error *err)
 		rc = hand_over(&b);
 	plan->used_inodes = EXT4_FIRST_INO - 1 + plan->add_lost_found + tree->inode_count - 1 + plan->value_count;
 	free(b.runs);
+	free(b.batches);
 	free(b.objects);
 	if (b.name_bytes)
 		munmap(b.name_bytes, tree->inode_count * sizeof(*b.name_bytes));

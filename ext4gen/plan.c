@@ -32,19 +32,46 @@ uint32_t plan_find_object_of_inode(const struct ext4_plan *plan, uint32_t inode)
 	return begin;
 }
 
-uint32_t plan_find_run(const struct ext4_plan *plan, uint32_t block)
+/* The last batch that starts at or before `block`. */
+static uint32_t find_batch(const struct ext4_plan *plan, uint32_t block)
 {
-	const struct plan_run *begin = plan->runs;
-	uint32_t count = plan->run_count;
+	const struct plan_batch *begin = plan->batches;
+	uint32_t count = (plan->run_count + RUNS_PER_BATCH - 1) / RUNS_PER_BATCH;
 	while (count > 1) {
 		const uint32_t half = count / 2;
-		/* Whichever half it is, its middle is on the way. */
-		__builtin_prefetch(begin + half / 2);
-		__builtin_prefetch(begin + half + half / 2);
 		begin = begin[half].block <= block ? begin + half : begin;
 		count -= half;
 	}
-	return (uint32_t)(begin - plan->runs);
+	return (uint32_t)(begin - plan->batches);
+}
+
+uint32_t plan_find_run(const struct ext4_plan *plan, uint32_t block)
+{
+	const uint32_t batch = find_batch(plan, block), first = batch * RUNS_PER_BATCH;
+	const struct plan_run *runs = plan->runs + first;
+	const uint32_t left = plan->run_count - first, count = left < RUNS_PER_BATCH ? left : RUNS_PER_BATCH;
+	/* Whichever run it is, its extent is wanted next: to be fetched while the runs are. */
+	if (plan->batches[batch].extent != TREE_NONE) {
+		const struct tree_extent *extents = plan->tree->extents + plan->batches[batch].extent;
+		for (uint32_t i = 0; i < count; i += 2)
+			__builtin_prefetch(extents + i);
+	}
+	uint32_t run = first;
+	for (uint32_t i = 1; i < count; i++)
+		run += runs[i].block <= block;
+	return run;
+}
+
+uint32_t plan_run_extents(const struct ext4_plan *plan, uint32_t run, const struct tree_extent **extents)
+{
+	const struct plan_batch *batch = &plan->batches[run / RUNS_PER_BATCH];
+	if (batch->extent != TREE_NONE) {
+		*extents = plan->tree->extents + batch->extent + run % RUNS_PER_BATCH;
+		return 1;
+	}
+	const struct tree_inode *inode = &plan->tree->inodes[plan->runs[run].inode];
+	*extents = plan->tree->extents + inode->first_extent;
+	return inode->extent_count;
 }
 
 uint32_t plan_run_count(const struct ext4_plan *plan, uint32_t inode)
@@ -168,6 +195,7 @@ void ext4_plan_destroy(struct ext4_plan *plan)
 	htrees_destroy(plan->htrees);
 	free(plan->inodes);
 	free(plan->runs);
+	free(plan->batches);
 	free(plan->objects);
 	free(plan->values);
 	free(plan);

@@ -5,6 +5,7 @@
  *
  *   inodes[k]    4 bytes for each inode: what cannot be looked up in another way
  *   runs[]       file contents: block runs of the contents region; a run is exactly one extent on disk
+ *   batches[]    one for each RUNS_PER_BATCH runs: where a look-up of a block begins, and what it may know without the inode
  *   objects[]    an inode's own metadata blocks (directory, extent tree, long symlink target, attributes): one entry for each inode
  *                that has any
  *   htrees       directories with a hash index (htree.c)
@@ -40,6 +41,17 @@ struct plan_run {
 	uint32_t inode;
 };
 
+/*
+ * Reads of a few blocks at random are mostly waiting for memory: so few of these that they stay near lead to runs and extents that can be
+ * fetched at once, and nearly always the inode is not needed.
+ */
+struct plan_batch {
+	uint32_t block;   /* of its first run */
+	uint32_t extent;  /* of the tree: its runs are all of this extent and those that follow it, one each; TREE_NONE: they are not */
+};
+
+#define RUNS_PER_BATCH 8u
+
 struct plan_object {
 	uint32_t block;   /* from the start of the objects region */
 	uint32_t inode;   /* tree inode, or lost_found_inode() */
@@ -71,6 +83,7 @@ struct ext4_plan {
 	const struct tree *tree;    /* borrowed */
 	union plan_inode *inodes;   /* owned; tree->inode_count */
 	struct plan_run *runs;      /* owned; run_count and a sentinel */
+	struct plan_batch *batches; /* owned; run_count / RUNS_PER_BATCH, rounded up */
 	struct plan_object *objects;/* owned; object_count and a sentinel */
 	struct htrees *htrees;      /* owned; directories with an index */
 	struct plan_value *values;  /* owned; ascending by inode, then xattr */
@@ -132,6 +145,9 @@ uint32_t plan_find_object_of_inode(const struct ext4_plan *plan, uint32_t inode)
 
 /* The last run that starts at or before `block` (of the contents region). */
 uint32_t plan_find_run(const struct ext4_plan *plan, uint32_t block);
+
+/* The tree's extents of the file that a run belongs to: all of them, or the one that makes the run. Returns how many. */
+uint32_t plan_run_extents(const struct ext4_plan *plan, uint32_t run, const struct tree_extent **extents);
 
 /* The number of runs of a regular file. */
 uint32_t plan_run_count(const struct ext4_plan *plan, uint32_t inode);

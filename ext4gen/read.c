@@ -73,14 +73,14 @@ static uint32_t find_extent(const struct tree_extent *extents, uint32_t count, u
 	return begin;
 }
 
-/* Bytes [offset, offset + length) of a file, holes and what lies behind its end as zeroes. */
-static int read_file(struct pending *p, uint32_t inode, uint64_t offset, uint64_t length)
+/* Bytes [offset, offset + length) of the file that a run belongs to and in that run, holes and what lies behind its end as zeroes. */
+static int read_run(struct pending *p, uint32_t run, uint64_t offset, uint64_t length)
 {
-	const struct tree_inode *from = &p->plan->tree->inodes[inode];
-	const struct tree_extent *extents = &p->plan->tree->extents[from->first_extent];
+	const struct tree_extent *extents;
+	const uint32_t count = plan_run_extents(p->plan, run, &extents);
 	const uint64_t end = offset + length;
 	int rc = 0;
-	for (uint32_t i = find_extent(extents, from->extent_count, offset); i < from->extent_count && rc == 0; i++) {
+	for (uint32_t i = find_extent(extents, count, offset); i < count && rc == 0; i++) {
 		const struct tree_extent *extent = &extents[i];
 		if (extent->file_offset >= end)
 			break;
@@ -103,15 +103,12 @@ static int read_contents(const struct ext4_plan *plan, struct cursor *to, uint64
 {
 	struct pending p = { .plan = plan, .to = to };
 	uint32_t run = plan_find_run(plan, (uint32_t)(offset / EXT4_BLOCK_BYTES));
-	/* A file nearly always has one extent and one run, so the extent lies about here: fetched while the inode is looked at. */
-	if (run < plan->tree->extent_count)
-		__builtin_prefetch(&plan->tree->extents[run]);
 	while (length) {
 		const uint64_t start = (uint64_t)plan->runs[run].block * EXT4_BLOCK_BYTES;
 		const uint64_t left = start + (uint64_t)plan_run_length(plan, run) * EXT4_BLOCK_BYTES - offset;
 		const uint64_t take = left < length ? left : length;
 		const uint64_t file_offset = (uint64_t)plan->runs[run].logical * EXT4_BLOCK_BYTES + (offset - start);
-		const int rc = read_file(&p, plan->runs[run].inode, file_offset, take);
+		const int rc = read_run(&p, run, file_offset, take);
 		if (rc)
 			return rc;
 		offset += take;

@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 
+#include "ext4gen/plan_internal.h"
+
 enum { ROUNDS = 4000 };
 
 /* The used part of a small disk and a little behind it, read in one go. */
@@ -138,6 +140,76 @@ Test(ext4_read, source_errors)
 	cr_assert(ext4_plan_readv(plan, last + 49901, &iov, 1) == -EIO);
 	ext4_plan_destroy(plan);
 	hand_destroy(h);
+}
+
+/* A file of one of the kinds that reads tell apart: nearly always of one extent, now and then empty, with holes, or of many pieces. */
+static void add_some_file(struct hand *h, uint32_t number, uint64_t *state)
+{
+	char name[16];
+	snprintf(name, sizeof(name), "%u", number);
+	const uint64_t kind = hand_random(state) % 40, size = 1 + hand_random(state) % 40000;
+	if (kind > 4) {
+		hand_file(h, 0, name, kind == 5 ? 0 : size);
+		return;
+	}
+	const uint32_t inode = hand_empty_file(h, 0, name, size + 1000000);
+	/* What no file has may lie between extents: the tree does not promise that it does not. */
+	if (kind == 0) {
+		hand_extent(h, inode, 0, SOURCE_PATTERN, 0, 1);
+		h->tree.inodes[inode].extent_count = 0;
+	}
+	uint64_t at = kind == 1 ? 5000 : 0;
+	for (uint64_t pieces = kind < 2 ? 1 : 1 + hand_random(state) % 30; pieces; pieces--) {
+		const uint64_t length = 1 + hand_random(state) % 6000;
+		hand_extent(h, inode, at, SOURCE_PATTERN, hand_random(state) % (PATTERN_BYTES - 6000), length);
+		at += length + (kind == 3 ? 0 : hand_random(state) % 20000);
+	}
+}
+
+/* Contents as they have to be: of each file, in the order of the inodes, the blocks that its extents touch, and zeroes where they do not. */
+static uint8_t *contents_of(const struct tree *tree, size_t blocks)
+{
+	uint8_t *bytes = calloc(blocks, EXT4_BLOCK_BYTES);
+	size_t before = 0;
+	for (uint32_t i = 0; i < tree->inode_count; i++) {
+		const struct tree_inode *inode = &tree->inodes[i];
+		uint64_t last = UINT64_MAX;
+		for (uint32_t k = 0; S_ISREG(inode->mode) && k < inode->extent_count; k++) {
+			const struct tree_extent *extent = &tree->extents[inode->first_extent + k];
+			for (uint64_t at = 0; at < extent->length; at++) {
+				const uint64_t offset = extent->file_offset + at;
+				before += offset / EXT4_BLOCK_BYTES != last;
+				last = offset / EXT4_BLOCK_BYTES;
+				cr_assert(before <= blocks);
+				bytes[(before - 1) * EXT4_BLOCK_BYTES + offset % EXT4_BLOCK_BYTES] =
+				    tree->sources[SOURCE_PATTERN].memory[extent->source_offset + at];
+			}
+		}
+	}
+	cr_assert_eq(before, blocks);
+	return bytes;
+}
+
+/* Look-ups go by batches of runs, and most batches know their extents: with no file, and with ends of batches anywhere. */
+Test(ext4_read, contents_of_any_files)
+{
+	uint64_t state = 11;
+	for (uint32_t files = 0; files < 400; files += files < 40 ? 1 : 97) {
+		struct hand *h = hand_create();
+		for (uint32_t i = 0; i < files; i++)
+			add_some_file(h, i, &state);
+		struct ext4_plan *plan = plan_or_fail(&h->tree, NULL);
+		const size_t blocks = plan->content_blocks;
+		uint8_t *want = contents_of(&h->tree, blocks), block[EXT4_BLOCK_BYTES];
+		for (size_t i = 0; i < blocks; i++) {
+			read_or_fail(plan, (plan->layout.contents + i) * EXT4_BLOCK_BYTES, block, sizeof(block));
+			cr_assert(memcmp(block, want + i * EXT4_BLOCK_BYTES, sizeof(block)) == 0, "block %zu of %u files", i,
+				  files);
+		}
+		free(want);
+		ext4_plan_destroy(plan);
+		hand_destroy(h);
+	}
 }
 
 static void *reader(void *arg)
