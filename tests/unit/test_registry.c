@@ -12,7 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "vmm/cli/machines.h"
 #include "vmm/registry.h"
+#include "vmm/remote.h"
 
 static char folder[64];
 
@@ -364,4 +366,46 @@ Test(registry, a_bad_exit_code_is_no_end)
 	cr_assert_eq(registry_find("one", &entry, &err), 0);
 	cr_expect_eq(entry.status, REGISTRY_KILLED);
 	registry_entry_close(&entry);
+}
+
+/* ---- trvmm kill -------------------------------------------------------------------------------------------------------------- */
+
+/* A machine that its guest has taken over: it answers, and goes on. */
+static void answer_and_stay(const char *name, uint32_t magic, enum remote_type type) __attribute__((noreturn));
+
+static void answer_and_stay(const char *name, uint32_t magic, enum remote_type type)
+{
+	const struct remote_header header = { le32_make(magic), le32_make(REMOTE_VERSION), le32_make(type), le32_make(0) };
+	struct registry_claim claimed;
+	if (claim(&claimed, name) < 0)
+		_exit(1);
+	fcntl(claimed.listen_fd, F_SETFL, 0);
+	const int fd = accept(claimed.listen_fd, NULL, NULL);
+	if (send(fd, &header, sizeof(header), MSG_NOSIGNAL) < 0)
+		_exit(2);
+	for (;;)
+		pause();
+}
+
+Test(registry, kill_believes_no_machine)
+{
+	static const struct {
+		uint32_t magic;
+		enum remote_type type;
+	} answers[] = { { REMOTE_MAGIC, REMOTE_DONE }, { REMOTE_MAGIC, REMOTE_REFUSED }, { 0, REMOTE_DONE } };
+	for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
+		struct registry_entry entry;
+		struct error err = { "" };
+		int number = SIGKILL, status = 0;
+		const pid_t pid = fork();
+		if (pid == 0)
+			answer_and_stay("taken", answers[i].magic, answers[i].type);
+		while (registry_find("taken", &entry, &err) < 0 || entry.status != REGISTRY_RUNNING)
+			usleep(1000);
+		registry_entry_close(&entry);
+		cr_expect_eq(cli_kill_one("taken", &number, &err), 0, "%zu: %s", i, err.text);
+		kill(pid, SIGTERM); /* for a test that fails */
+		cr_assert_eq(waitpid(pid, &status, 0), pid);
+		cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL, "%zu: status 0x%x", i, (unsigned)status);
+	}
 }

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -12,20 +13,34 @@
 
 #define ANSWER_S 2
 
-/* Without the machine's help: it may be stopped. Who listened at its socket is its process, as long as its state is locked. */
-static void kill_process(const struct registry_entry *entry, int fd)
+/*
+ * Without the machine's help: it may be stopped, or lie. Who listened at its socket is its process, as long as its state is locked. Returns 0
+ * when it ends, or -errno.
+ */
+static int kill_process(const struct registry_entry *entry, int fd)
 {
 	struct ucred peer;
 	socklen_t length = sizeof(peer);
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0 || peer.pid <= 0)
-		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+		return -errno;
 	/* A pidfd stays with the process that has the number now: when the lock is held afterwards, that is the machine's. */
 	const int pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
-	if (pidfd < 0)
-		return;
-	if (registry_is_running(entry))
-		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
-	close(pidfd);
+	int result = pidfd < 0 ? -errno : 0;
+	if (pidfd >= 0 && registry_is_running(entry) && syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0)
+		result = -errno;
+	if (pidfd >= 0)
+		close(pidfd);
+	return registry_is_running(entry) ? result : 0;
+}
+
+static bool ends_by_itself(const struct registry_entry *entry)
+{
+	for (unsigned ms = 0; registry_is_running(entry); ms++) {
+		if (ms == ANSWER_S * 1000)
+			return false;
+		usleep(1000);
+	}
+	return true;
 }
 
 int cli_kill_one(const char *name, void *data, struct error *err)
@@ -40,10 +55,12 @@ int cli_kill_one(const char *name, void *data, struct error *err)
 		return fd;
 	int result = remote_ask(fd, REMOTE_KILL, &body, sizeof(body), REMOTE_DONE, ANSWER_S, &answer, err);
 	if (number == SIGKILL) {
-		if (result == -ETIMEDOUT)
-			kill_process(&entry, fd);
-		/* When this returns it is gone, and its name can be removed or taken. */
-		if (result == 0 || result == -ETIMEDOUT || result == -ECONNRESET)
+		/* Whatever it says: it may be a guest's who has taken it over. */
+		const bool stays = result == -ETIMEDOUT || !ends_by_itself(&entry);
+		result = stays ? kill_process(&entry, fd) : 0;
+		if (result < 0)
+			error_set(err, result, "it does not end, and killing its process fails: %s", strerror(-result));
+		else /* When this returns it is gone, and its name can be removed or taken. */
 			result = registry_wait(&entry, err);
 	}
 	if (result < 0)
