@@ -3,7 +3,7 @@
  *
  * Two kinds are not made. A process cannot enter a pid namespace, only its children can, and none of these can be made (seccomp);
  * what it would hide are processes to signal or to trace, and the calls for both are in no list. A network namespace costs twice as much as
- * all else here together, and no list has socket(), bind() or connect().
+ * all else here together, and no list has socket(), bind() or connect(); docs/threat-model.md has figures.
  */
 #include <errno.h>
 #include <fcntl.h>
