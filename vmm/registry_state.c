@@ -104,7 +104,7 @@ static int parse_info(const char *line, size_t length, struct registry_info *inf
 		copy_text(info->command, sizeof(info->command), command);
 	}
 	json_decref(json);
-	return bad || pid <= 0 || cpus < 0 || memory < 0 ? -EBADMSG : 0;
+	return bad || pid <= 0 || cpus < 0 || memory < 0 || started < 0 ? -EBADMSG : 0;
 }
 
 static bool parse_end(const char *line, size_t length, struct registry_end *end)
@@ -115,7 +115,7 @@ static bool parse_end(const char *line, size_t length, struct registry_end *end)
 	json_t *json = json_loadb(line, length, JSON_REJECT_DUPLICATES, NULL);
 	const bool good = json &&
 			  json_unpack(json, "{s:i, s:I, s:s}", "exit_code", &exit_code, "ended", &ended, "text", &text) == 0 &&
-			  exit_code >= 0 && exit_code <= 255;
+			  exit_code >= 0 && exit_code <= 255 && ended >= 0;
 	if (good) {
 		*end = (struct registry_end){ .exit_code = exit_code, .ended_s = ended };
 		copy_text(end->text, sizeof(end->text), text);
