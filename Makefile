@@ -245,10 +245,19 @@ $(BUILD)/shim.so: tests/faults/shim.c
 faults: ## make each call of a short run fail in turn: malloc, read, write, mmap, ioctl and others
 	$(Q)$(MAKE) BUILD=$(BUILD)/faults LDFLAGS_MAIN='-pie -Wl,-z,relro,-z,now' HARDEN= run-faults
 
+.PHONY: faults-lab run-faults-lab
+run-faults-lab: $(BUILD)/trvmm $(BUILD)/shim.so
+	$(Q)tests/lab/run --icount --timeout 3600 --warm $(BUILD)/shim.so -- \
+		tests/faults/run $(BUILD) --lab --most $(FAULTS_LAB_MOST)
+
+FAULTS_LAB_MOST ?= 8
+faults-lab: all ## the same of a run with a Linux guest, in the lab: FAULTS_LAB_MOST calls of each function
+	$(Q)$(MAKE) BUILD=$(BUILD)/faults LDFLAGS_MAIN='-pie -Wl,-z,relro,-z,now' HARDEN= run-faults-lab
+
 SOAK_RUNS ?= 2000
 .PHONY: soak
 soak: all ## SOAK_RUNS short lives of machines, 16 at once in the lab: nothing is left over (an hour and more)
-	$(Q)tests/lab/run --timeout 14400 --memory 8192 -- tests/soak $(SOAK_RUNS) 16
+	$(Q)tests/lab/run --icount --timeout 14400 --memory 6144 -- tests/soak $(SOAK_RUNS) 16
 
 demo: $(BUILD)/trvmm $(BUILD)/guest/vmlinux $(BUILD)/guest/busybox.tar ## build what it takes and show a run, directly or in the lab
 	$(Q)scripts/demo

@@ -44,8 +44,8 @@ int registry_state_wait(int state_fd)
 }
 
 /*
- * One line, by one write: a reader sees all of it or none. The text goes into memory of ours, as jansson leaves bytes out when a string of
- * its own cannot grow.
+ * One line: a reader sees all of it, or, without its end, none. The text goes into memory of ours, as jansson leaves bytes out when a string
+ * of its own cannot grow.
  */
 static int write_line(int fd, json_t *json)
 {
@@ -54,8 +54,7 @@ static int write_line(int fd, json_t *json)
 	int error = -ENOMEM;
 	if (line && json_dumpb(json, line, length, JSON_COMPACT) == length) {
 		line[length] = '\n';
-		const ssize_t n = write(fd, line, length + 1);
-		error = n < 0 ? -errno : (size_t)n <= length ? -ENOSPC : 0;
+		error = write_full(fd, line, length + 1);
 	}
 	free(line);
 	json_decref(json);
