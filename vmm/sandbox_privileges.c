@@ -38,8 +38,7 @@ static uint64_t capabilities_of(enum sandbox_kind kind)
 	if (kind == SANDBOX_DISK_FILES)
 		return BIT(CAP_FOWNER) | BIT(CAP_DAC_READ_SEARCH);
 	if (kind == SANDBOX_FS)
-		return BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_FSETID) | BIT(CAP_SETUID) |
-		       BIT(CAP_SETGID);
+		return BIT(CAP_CHOWN) | BIT(CAP_DAC_OVERRIDE) | BIT(CAP_FOWNER) | BIT(CAP_SETUID) | BIT(CAP_SETGID);
 	return 0;
 }
 

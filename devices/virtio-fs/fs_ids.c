@@ -10,8 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define NEEDED                                                                                                                     \
-	(1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_FSETID | 1u << CAP_SETUID | 1u << CAP_SETGID)
+#define NEEDED (1u << CAP_CHOWN | 1u << CAP_DAC_OVERRIDE | 1u << CAP_FOWNER | 1u << CAP_SETUID | 1u << CAP_SETGID)
 
 static int get_capabilities(struct __user_cap_data_struct data[2])
 {
@@ -23,6 +22,24 @@ bool fs_ids_privileged(void)
 {
 	struct __user_cap_data_struct data[2];
 	return geteuid() == 0 && get_capabilities(data) == 0 && (data[0].effective & NEEDED) == NEEDED;
+}
+
+/*
+ * Whoever has CAP_FSETID writes to a set-id program and leaves it one. The client says when the bits have to go, and a hostile one does not:
+ * what it writes would run as the program's owner on the host. Without it, the host's kernel sees to that.
+ */
+int fs_ids_give_up_fsetid(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	int result = get_capabilities(data);
+	if (result || !(data[0].permitted & 1u << CAP_FSETID))
+		return result;
+	data[0].effective &= ~(1u << CAP_FSETID);
+	data[0].permitted &= ~(1u << CAP_FSETID);
+	data[0].inheritable &= ~(1u << CAP_FSETID);
+	result = syscall(SYS_capset, &header, data) ? -errno : 0;
+	return result;
 }
 
 /*
@@ -56,6 +73,12 @@ int fs_ids_enter(const struct fs_server *server, const struct fuse_in_header *ca
 		return 0;
 	fs_ids_leave(server, caller);
 	return -EPERM;
+}
+
+void fs_ids_join_group(const struct fs_server *server, gid_t gid)
+{
+	if (server->privileged)
+		setfsgid(gid);
 }
 
 void fs_ids_leave(const struct fs_server *server, const struct fuse_in_header *caller)

@@ -394,6 +394,10 @@ int fs_kept_mark(struct fs_server *server, struct fs_node *node, int fd);
 /* What this thread makes on the host from here on belongs to the caller. Returns 0 or -EPERM. Only where server->privileged. */
 int fs_ids_enter(const struct fs_server *server, const struct fuse_in_header *caller);
 void fs_ids_leave(const struct fs_server *server, const struct fuse_in_header *caller);
+/* As root, belongs to the group until it joins the server's own again. */
+void fs_ids_join_group(const struct fs_server *server, gid_t gid);
+/* In each thread that serves. Returns 0 or -errno. */
+int fs_ids_give_up_fsetid(void);
 /* Has this process what it takes to give files to others? */
 bool fs_ids_privileged(void);
 

@@ -204,7 +204,13 @@ int fs_view_set(struct fs_server *server, struct fs_node *node, int fd, const st
 	}
 	if (type == S_IFLNK || (!chown_it && mode == (stx->stx_mode & 07777)))
 		return 0;
-	return host_chmod(server, fd, mode);
+	/* A directory's set-gid bit is given by who belongs to its group. */
+	if (mode & S_ISGID)
+		fs_ids_join_group(server, chown_it ? view->gid : stx->stx_gid);
+	const int result = host_chmod(server, fd, mode);
+	if (mode & S_ISGID)
+		fs_ids_join_group(server, server->gid);
+	return result;
 }
 
 int fs_kept_mark(struct fs_server *server, struct fs_node *node, int fd)

@@ -243,7 +243,7 @@ int fs_server_enter_thread(void)
 	if (unshare(CLONE_FS))
 		return -errno;
 	umask(0);
-	return 0;
+	return fs_ids_give_up_fsetid();
 }
 
 bool fs_server_squashes(const struct fs_server *server)

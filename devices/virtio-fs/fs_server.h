@@ -15,10 +15,10 @@
  *
  * Confinement: after fs_server_create() no path of the host is resolved but those beneath the directory and /proc/self/fd, by descriptors
  * that are open by then; an empty root and Landlock (all rights beneath the directory, REFER and TRUNCATE among them) do not disturb it.
- * It has to stay the process that it was created in. As root it acts with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETUID
- * and CAP_SETGID, all of which have to be there at creation for it to keep true ids. It uses these system calls beside those of any
- * program: openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync, syncfs, ftruncate,
- * fchmodat, fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr,
+ * It has to stay the process that it was created in. As root it acts with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETUID and
+ * CAP_SETGID, all of which have to be there at creation for it to keep true ids; CAP_FSETID is given up by its threads. It uses these
+ * system calls beside those of any program: openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync,
+ * syncfs, ftruncate, fchmodat, fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr,
  * fsetxattr, flistxattr, fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek;
  * unshare(CLONE_FS) and umask() in each thread; with a window mmap (MAP_SHARED, never executable), mprotect and mremap.
  */
@@ -106,8 +106,8 @@ ssize_t fs_server_handle(struct fs_server *server, const struct iovec *in, size_
 			 size_t out_count);
 
 /*
- * Gives the calling thread a umask of its own, 0, so that files get the modes that the client wants. Once in each thread that calls
- * fs_server_handle(), before it is confined (unshare). Returns 0 or -errno.
+ * Gives the calling thread a umask of its own, 0, so that files get the modes that the client wants, and takes CAP_FSETID from it. Once in
+ * each thread that calls fs_server_handle(), before it is confined (unshare). Returns 0 or -errno.
  */
 int fs_server_enter_thread(void);
 

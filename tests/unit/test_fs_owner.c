@@ -308,6 +308,40 @@ Test(fs_owner, root_keeps_set_ids_beside_the_file)
 	GUEST_IS("su", 0, 0, S_IFREG | 0755);
 }
 
+/* The client's kernel says when they have to go. A hostile one does not say it, and what it writes must not run as the host's root. */
+Test(fs_owner, root_s_programs_that_a_guest_writes_to_lose_set_ids)
+{
+	if (root_is_missing())
+		cr_skip("needs root");
+	static const char *const names[] = { "written", "cut", "opened" };
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		fs_share_file(&share, names[i], "x");
+		CHECK(chmod(fs_share_path(&share, names[i]), 06755) == 0);
+	}
+	fs_share_start(&share, (struct fs_config){ .cache = FS_CACHE_AUTO });
+	uint64_t id = node("written"), fh;
+	CHECK(fsc_open(c, id, O_RDWR, &fh) == 0 && fsc_write(c, id, fh, 0, "y", 1) == 1);
+	CHECK(fsc_setattr(c, node("cut"), (struct fuse_setattr_in){ .valid = FATTR_SIZE }) == 0);
+	CHECK(fsc_open(c, node("opened"), O_RDWR | O_TRUNC, &fh) == 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		cr_expect_eq(host(names[i]).st_mode & 07777, 0755, "%s", names[i]);
+}
+
+/* For which the right to keep set-id bits is not needed. */
+Test(fs_owner, root_gives_directories_of_any_group_the_set_gid_bit)
+{
+	uint64_t id;
+	if (root_is_missing())
+		cr_skip("needs root");
+	fs_share_start(&share, (struct fs_config){ .cache = FS_CACHE_AUTO });
+	CHECK(fsc_mkdir(c, FUSE_ROOT_ID, "dir", 0755, &id) == 0 && chown_by_guest("dir", 1000, 2000) == 0);
+	CHECK(chmod_by_guest("dir", 02775) == 0);
+	CHECK(host("dir").st_gid == 2000 && (host("dir").st_mode & 07777) == 02775);
+	as(1000, 1000);
+	CHECK(fsc_mkdir(c, node("dir"), "sub", 0755, &id) == 0);
+	CHECK(host("dir/sub").st_gid == 2000 && host("dir/sub").st_uid == 1000 && host("dir/sub").st_mode & S_ISGID);
+}
+
 Test(fs_owner, root_keeps_special_files_as_data)
 {
 	if (root_is_missing() || !has_xattrs())
