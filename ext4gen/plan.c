@@ -136,8 +136,9 @@ static uint64_t mix(uint64_t value)
 }
 
 /*
- * A UUID that is the same for the same tree and differs between most others. A digest of all names and contents would be
- * stronger and cost more than the rest of planning; nothing depends on it being unique.
+ * A UUID that is the same for the same tree, on every machine, and another one for every other: from the checksum of all names and
+ * attributes. Where contents lie is not in it, so an image in another packing is the same disk; and to read them would take longer than
+ * all of the start.
  */
 static void derive_uuid(const struct ext4_plan *plan, uint8_t *uuid)
 {
@@ -147,7 +148,7 @@ static void derive_uuid(const struct ext4_plan *plan, uint8_t *uuid)
 		(uint64_t)tree->inodes[0].mtime_s, tree->inodes[0].mtime_ns, plan->object_blocks, plan->content_blocks,
 		plan->layout.block_count,
 	};
-	uint64_t state[2] = { 0x7472766D6D, 0x65787434 };
+	uint64_t state[2] = { 0x7472766D6D, 0x65787434 ^ tree->checksum };
 	for (size_t i = 0; i < sizeof(facts) / sizeof(facts[0]); i++) {
 		state[0] = mix(state[0] + facts[i]);
 		state[1] = mix(state[1] ^ state[0]);

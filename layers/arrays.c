@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "layers/cache.h"
+
 _Static_assert(sizeof(struct tree_inode) == 56 && sizeof(struct tree_extent) == 32 && sizeof(struct tree_entry) == 20 &&
 		       sizeof(struct tree_xattr) == 16,
 	       "the index in the cache holds these as they are: a change needs a new INDEX_VERSION");
@@ -32,6 +34,14 @@ void tree_arrays_place(struct tree *tree, const struct tree_counts *counts, void
 	tree->entries = (struct tree_entry *)(void *)(tree->extents + tree->extent_count);
 	tree->xattrs = (struct tree_xattr *)(void *)(tree->entries + tree->entry_count);
 	tree->strings = (char *)(tree->xattrs + tree->xattr_count);
+}
+
+uint64_t tree_arrays_checksum(const struct tree *tree)
+{
+	/* What follows the extents lies in one piece. */
+	const uint64_t inodes = cache_checksum(0, tree->inodes, tree->inode_count * sizeof(*tree->inodes));
+	return cache_checksum(inodes, tree->entries,
+			      tree->entry_count * sizeof(*tree->entries) + tree->xattr_count * sizeof(*tree->xattrs) + tree->string_bytes);
 }
 
 int tree_arrays_allocate(struct tree *tree, const struct tree_counts *counts)

@@ -27,6 +27,9 @@ int tree_arrays_bytes(const struct tree_counts *counts, size_t *bytes);
 /* Points the tree's arrays and counts into `at`, which holds tree_arrays_bytes() and is aligned to 8. */
 void tree_arrays_place(struct tree *tree, const struct tree_counts *counts, void *at);
 
+/* What tree->checksum says. */
+uint64_t tree_arrays_checksum(const struct tree *tree);
+
 /* Maps zeroed memory for the arrays into tree->map and places them there. Returns 0, -EFBIG or -ENOMEM. */
 int tree_arrays_allocate(struct tree *tree, const struct tree_counts *counts);
 

@@ -236,6 +236,7 @@ int tree_builder_finish(struct tree_builder *builder, struct tree **tree, struct
 		array_free(&builder->xattrs);
 		fill_entries(&finish);
 		take_sources(builder, finish.tree);
+		finish.tree->checksum = tree_arrays_checksum(finish.tree);
 		*tree = finish.tree;
 	} else {
 		free(finish.tree);

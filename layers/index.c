@@ -16,13 +16,13 @@
 
 #define INDEX_MAGIC 0x31786564696d7674 /* "tvmidex1", and the byte order */
 /* Raise it with every change of what the file holds, and of what the merge or the tar reader make of a layer. */
-#define INDEX_VERSION 3u
+#define INDEX_VERSION 4u
 
 #define TREES_BYTES_MAX ((uint64_t)512 << 20)
 
 struct index_head {
 	uint64_t magic;
-	uint64_t checksum;     /* of everything behind it */
+	uint64_t checksum;     /* of everything behind it: see checksum_parts() */
 	uint32_t version;
 	uint32_t layer_count;
 	uint64_t key_bytes, origin_bytes;
@@ -97,12 +97,12 @@ static void index_name(const struct array *key, char name[40])
 		 (unsigned long long)cache_checksum(~(uint64_t)INDEX_VERSION, key->data, key->used));
 }
 
-static uint64_t checksum_parts(const struct iovec *parts, unsigned count)
+/* The tree's own checksum comes first, since it is of use by itself; then what it leaves out, and what stands before the arrays. */
+static uint64_t checksum_parts(const struct tree *tree, const struct index_head *head, const void *middle, size_t middle_bytes)
 {
-	uint64_t sum = 0;
-	for (unsigned i = 0; i < count; i++)
-		sum = cache_checksum(sum, parts[i].iov_base, parts[i].iov_len);
-	return sum;
+	const uint64_t extents = cache_checksum(tree->checksum, tree->extents, tree->extent_count * sizeof(*tree->extents));
+	const uint64_t sum = cache_checksum(extents, &head->version, sizeof(*head) - offsetof(struct index_head, version));
+	return cache_checksum(sum, middle, middle_bytes);
 }
 
 /* A file that was mapped: its parts. */
@@ -111,11 +111,10 @@ struct index_file {
 	size_t map_bytes;
 	struct index_head head;
 	const struct origin *origins;
-	size_t arrays_offset;
 };
 
-/* Checks the head, the sizes, the key and the checksum of the mapped file. */
-static int open_parts(struct index_file *file, const struct array *key)
+/* Checks the head, the sizes, the key and the checksum of the mapped file, and places the tree's arrays, which then can be looked at. */
+static int open_parts(struct index_file *file, const struct array *key, struct tree *tree)
 {
 	size_t arrays_bytes;
 	if (file->map_bytes < sizeof(file->head))
@@ -127,21 +126,15 @@ static int open_parts(struct index_file *file, const struct array *key)
 	    tree_arrays_bytes(&head->counts, &arrays_bytes))
 		return -EBADMSG;
 	/* The key was ours to make, origins lie in the file: no overflow. */
-	file->arrays_offset = sizeof(*head) + head->key_bytes + head->origin_bytes;
-	if (file->map_bytes < file->arrays_offset || file->map_bytes - file->arrays_offset != arrays_bytes ||
+	const size_t middle_bytes = head->key_bytes + head->origin_bytes, arrays_offset = sizeof(*head) + middle_bytes;
+	if (file->map_bytes < arrays_offset || file->map_bytes - arrays_offset != arrays_bytes ||
 	    memcmp(file->map + sizeof(*head), key->data, key->used) != 0)
 		return -EBADMSG;
 	file->origins = (const struct origin *)(const void *)(file->map + sizeof(*head) + head->key_bytes);
-	/* The checksum was made of the parts as they were saved. */
-	uint8_t *at;
-	memcpy(&at, &file->map, sizeof(at));
-	const size_t covered = offsetof(struct index_head, version);
-	const struct iovec parts[3] = {
-		{ at + covered, sizeof(*head) - covered },
-		{ at + sizeof(*head), file->arrays_offset - sizeof(*head) },
-		{ at + file->arrays_offset, arrays_bytes },
-	};
-	return checksum_parts(parts, 3) == head->checksum ? 0 : -EBADMSG;
+	tree_arrays_place(tree, &head->counts, (uint8_t *)tree->map + arrays_offset);
+	tree->layer_count = head->layer_count;
+	tree->checksum = tree_arrays_checksum(tree);
+	return checksum_parts(tree, head, file->map + sizeof(*head), middle_bytes) == head->checksum ? 0 : -EBADMSG;
 }
 
 /*
@@ -229,11 +222,9 @@ int index_load(const struct cache *cache, struct layer_file *layers, size_t laye
 	if (!ret) {
 		memcpy(&tree->map, &file.map, sizeof(tree->map)); /* mapped for reading only; const is the callers' business */
 		tree->map_bytes = file.map_bytes;
-		ret = open_parts(&file, &key);
+		ret = open_parts(&file, &key, tree);
 	}
 	if (!ret) {
-		tree_arrays_place(tree, &file.head.counts, (uint8_t *)tree->map + file.arrays_offset);
-		tree->layer_count = file.head.layer_count;
 		ret = open_sources(tree, cache, &file, layers, layer_count, files, file_count);
 	}
 	if (!ret)
@@ -286,14 +277,8 @@ static int write_index(const struct cache *cache, const struct array *key, const
 	int ret = array_append(&middle, key->data, key->used);
 	if (!ret)
 		ret = array_append(&middle, origins->data, origins->used);
-	const size_t covered = offsetof(struct index_head, version);
-	struct iovec parts[3] = {
-		{ (uint8_t *)&head + covered, sizeof(head) - covered },
-		{ middle.data, middle.used },
-		{ tree->map, tree->map_bytes },
-	};
-	head.checksum = ret ? 0 : checksum_parts(parts, 3);
-	parts[0] = (struct iovec){ &head, sizeof(head) };
+	head.checksum = ret ? 0 : checksum_parts(tree, &head, middle.data, middle.used);
+	const struct iovec parts[3] = { { &head, sizeof(head) }, { middle.data, middle.used }, { tree->map, tree->map_bytes } };
 	char name[40];
 	index_name(key, name);
 	const int lock = ret ? ret : cache_lock(cache, head.checksum);

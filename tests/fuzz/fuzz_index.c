@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "ext4gen/ext4gen.h"
+#include "layers/arrays_internal.h"
 #include "layers/builder_internal.h"
 #include "layers/index_internal.h"
 #include "layers/layers.h"
@@ -21,7 +22,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t length);
 
-enum { CHANGE_BYTES = 6, CHECKSUM_OFFSET = 8, COVERED_OFFSET = 16, LAYER_BYTES = 65536 };
+enum { CHANGE_BYTES = 6, CHECKSUM_OFFSET = 8, COVERED_OFFSET = 16, COUNTS_OFFSET = 40, LAYER_BYTES = 65536 };
 
 static struct cache cache;
 static struct layer_file layer;
@@ -111,14 +112,19 @@ static void begin(void)
 	origin_end = key_end + number_at(good, 32);
 }
 
-/* As the writer chains it: head, key and origins, arrays. */
+/* As the writer chains it: the arrays by the counts in the head, the extents, the head, key and origins. */
 static void repair_checksum(size_t bytes)
 {
-	if (bytes < origin_end)
+	struct tree_counts counts;
+	struct tree tree = { 0 };
+	size_t arrays_bytes;
+	memcpy(&counts, bad + COUNTS_OFFSET, sizeof(counts));
+	if (bytes < origin_end || tree_arrays_bytes(&counts, &arrays_bytes) || arrays_bytes != bytes - origin_end)
 		return;
-	uint64_t sum = cache_checksum(0, bad + COVERED_OFFSET, 72 - COVERED_OFFSET);
+	tree_arrays_place(&tree, &counts, bad + origin_end);
+	uint64_t sum = cache_checksum(tree_arrays_checksum(&tree), tree.extents, tree.extent_count * sizeof(*tree.extents));
+	sum = cache_checksum(sum, bad + COVERED_OFFSET, 72 - COVERED_OFFSET);
 	sum = cache_checksum(sum, bad + 72, origin_end - 72);
-	sum = cache_checksum(sum, bad + origin_end, bytes - origin_end);
 	memcpy(bad + CHECKSUM_OFFSET, &sum, sizeof(sum));
 }
 

@@ -122,16 +122,19 @@ Test(ext4_disk, identity)
 		  memcmp(sb.s_hash_seed, options.hash_seed, 16) == 0);
 	ext4_plan_destroy(plan);
 	/* Derived from the tree: the same twice, another for another tree. */
-	uint8_t uuids[3][16];
-	for (int i = 0; i < 3; i++) {
+	uint8_t uuids[4][16];
+	for (int i = 0; i < 4; i++) {
 		if (i == 2)
 			hand_file(h, 0, "more", 1);
+		if (i == 3)
+			h->tree.checksum = 1; /* something that is told of the files, and nothing else */
 		plan = plan_or_fail(&h->tree, NULL);
 		sb = read_super(plan);
 		memcpy(uuids[i], sb.s_uuid, 16);
 		ext4_plan_destroy(plan);
 	}
-	cr_assert(memcmp(uuids[0], uuids[1], 16) == 0 && memcmp(uuids[0], uuids[2], 16) != 0);
+	cr_assert(memcmp(uuids[0], uuids[1], 16) == 0 && memcmp(uuids[0], uuids[2], 16) != 0 &&
+		  memcmp(uuids[2], uuids[3], 16) != 0);
 	hand_destroy(h);
 }
 

@@ -7,6 +7,7 @@ TestSuite(index, .init = set_up, .fini = tear_down);
 
 static void assert_same_tree(const struct tree *a, const struct tree *b)
 {
+	cr_assert(a->checksum && a->checksum == b->checksum);
 	cr_assert(a->entry_count == b->entry_count && a->inode_count == b->inode_count && a->extent_count == b->extent_count &&
 		  a->xattr_count == b->xattr_count && a->string_bytes == b->string_bytes && a->source_count == b->source_count &&
 		  a->layer_count == b->layer_count);
@@ -40,6 +41,28 @@ Test(index, second_load_is_mapped_and_the_same)
 	assert_text(second, "x", "");
 	tree_destroy(first);
 	tree_destroy(second);
+}
+
+static uint64_t checksum_of(const char *mtime, const char *name, const char *before)
+{
+	struct archive archive = { NULL, 0 };
+	if (before) /* replaced: all that it leaves is that the contents lie further back */
+		archive_add(&archive, &(struct item){ .name = name, .text = before });
+	archive_add(&archive, &(struct item){ .name = name, .text = "contents", .mtime = mtime });
+	archive_end(&archive);
+	struct tree *tree = archive_tree(&archive);
+	const uint64_t checksum = tree->checksum;
+	tree_destroy(tree);
+	return checksum;
+}
+
+Test(index, checksum_is_of_names_and_attributes_and_not_of_where_contents_lie)
+{
+	const uint64_t one = checksum_of("14000000000", "name", NULL);
+	cr_assert_eq(one, checksum_of("14000000000", "name", NULL));
+	cr_assert_eq(one, checksum_of("14000000000", "name", "what was there before"));
+	cr_assert_neq(one, checksum_of("14000000001", "name", NULL));
+	cr_assert_neq(one, checksum_of("14000000000", "mane", NULL));
 }
 
 Test(index, depends_on_the_layers_their_order_and_the_files)
