@@ -4,8 +4,8 @@
  * The guest may touch what a device has not made accessible: of a file of the host that has shrunk, say. KVM_RUN then fails with EFAULT
  * and does not tell the address (Linux 6.8 and later do, in a way of their own); the guest is as before the instruction. It gets what a
  * processor gives for memory that cannot be read: a machine check that was caused by this very instruction, of a memory access in the data
- * cache hierarchy, recoverable (Intel SDM volume 3, 16.9.3; AMD APM volume 2, 9.3). The address in it is that of the device's registers:
- * were it one of the region, Linux would not use that page any more, which next time may show another file.
+ * cache hierarchy, recoverable (Intel SDM volume 3, chapter on machine checks, SRAR errors). The address in it is that of the device's
+ * registers: were it one of the region, Linux would not use that page any more, which next time may show another file.
  */
 #include <errno.h>
 #include <string.h>

@@ -117,7 +117,7 @@ static void clear_machine_check(void)
 	guest_faults(GUEST_WRMSR, MSR_MCG_STATUS, 0, NULL);
 }
 
-/* Reading the byte at `at` of the window is a machine check of the kind that programs survive (Intel SDM volume 3, 16.9.3). */
+/* Reading the byte at `at` of the window is a machine check of the kind that programs survive: see vmm/machine_shm.c. */
 static bool is_machine_check(uint64_t at)
 {
 	uint64_t global = 0, status = 0, address = 0;
