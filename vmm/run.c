@@ -157,6 +157,15 @@ static bool has_writeback_share(const struct options *options)
 	return false;
 }
 
+/* What a guest has changed by mappings of files in shares, but those that are the host's own, is written back when its processes end. */
+static bool has_writable_share(const struct options *options)
+{
+	for (size_t i = 0; i < options->share_count; i++)
+		if (!options->shares[i].read_only && options->shares[i].dax != FS_DAX_ALWAYS)
+			return true;
+	return options->root && !options->read_only;
+}
+
 static int make_session(struct run *run, struct error *err)
 {
 	const struct options *options = run->options;
@@ -180,6 +189,7 @@ static int make_session(struct run *run, struct error *err)
 		.shares = run->shares.mounts,
 		.share_count = run->shares.mount_count,
 		.sync = options->rw_disk || extra_disks_are_kept(&run->extra_disks) || has_writeback_share(options),
+		.end_others = has_writable_share(options),
 		.proxy = options->port_count > 0,
 		.start_later = true,
 		.started = on_started,

@@ -54,6 +54,7 @@ struct session_spec {
 	size_t share_count;
 	bool terminal;           /* a pty in the guest, joined with stdin_fd and stdout_fd */
 	bool sync;               /* the guest writes its file systems back before the session ends: for disks that are kept */
+	bool end_others;         /* other processes end before the main session does: for shares that can be written to */
 	bool proxy;              /* the agent listens at AGENT_PORT_PROXY before the command starts; for the main session */
 	uint16_t rows, columns;
 	void (*times)(void *data, const struct agent_times *times); /* NULL: not wanted. Called once, on the loop, before `ended` */

@@ -108,7 +108,7 @@ int session_request_build(struct session_request *request, uint32_t number, cons
 		return error_set(err, -ENOMEM, "out of memory");
 	const uint32_t flags = (spec->stdin_fd >= 0 ? AGENT_RUN_STDIN : 0) | (spec->terminal ? AGENT_RUN_TERMINAL : 0) |
 			       (spec->sync ? AGENT_RUN_SYNC : 0) | (spec->proxy ? AGENT_RUN_PROXY : 0) |
-			       (spec->times ? AGENT_RUN_TIMES : 0);
+			       (spec->times ? AGENT_RUN_TIMES : 0) | (spec->end_others ? AGENT_RUN_END_OTHERS : 0);
 	const struct agent_run run = { .session = le32_make(number),
 				       .flags = le32_make(flags),
 				       .rows = le16_make(spec->rows),

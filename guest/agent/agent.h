@@ -78,6 +78,9 @@ int platform_mount_share(const struct share_mount *share, const char *folder);
 /* The same for a share that holds one file, `name`, which is to be at `place`, a file that is there. */
 int platform_mount_file(const struct share_mount *share, const char *name, const char *place);
 
+/* Kills all processes but this one. Returns false, and does nothing, when another program is process 1: they are that one's affair. */
+bool platform_kill_others(void);
+
 /* Leaves the root file system as after a shutdown: written back, and clean when nothing more can be written. Once, at the end of all. */
 void platform_settle_disks(void);
 

@@ -8,6 +8,8 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
@@ -319,6 +321,21 @@ void command_run(const uint8_t *body, uint32_t length)
 
 /* ---- life and end ------------------------------------------------------------------------------------------------------------ */
 
+/* All but the main command's: whose ends nobody waits for any more. */
+static void end_others(void)
+{
+	const struct timespec pause = { .tv_nsec = 1000000 };
+	for (unsigned ms = 0; ms < AGENT_END_OTHERS_MS && platform_kill_others(); ms++) {
+		pid_t pid;
+		do
+			pid = waitpid(-1, NULL, WNOHANG);
+		while (pid > 0);
+		if (pid < 0)
+			return;
+		nanosleep(&pause, NULL);
+	}
+}
+
 /* After any change: sends EXITED when all output has been sent (closing a connection sends its half close first). */
 static void command_settle(struct command *c)
 {
@@ -328,6 +345,8 @@ static void command_settle(struct command *c)
 	}
 	for (unsigned i = 0; i < ENDS; i++)
 		end_close(&c->ends[i]);
+	if (c->flags & AGENT_RUN_END_OTHERS && c->session == 0)
+		end_others();
 	if (c->flags & AGENT_RUN_SYNC) {
 		sync();
 		/* The machine ends with its main command. */

@@ -104,6 +104,13 @@ struct agent_hello {
 #define AGENT_RUN_TIMES (1u << 4)    /* send TIMES before EXITED */
 
 /*
+ * Of session 0: before EXITED, end all other processes, and wait until they have (AGENT_END_OTHERS_MS at most). For shares: what a process
+ * has changed by a mapping of a file there is written back, at the latest, when it ends. Not where another program is process 1 (init).
+ */
+#define AGENT_RUN_END_OTHERS (1u << 5)
+#define AGENT_END_OTHERS_MS 5000u
+
+/*
  * RUN: this struct, then limit_count times struct agent_limit, then strings, each ended by a 0 byte, in this order: hostname,
  * working directory, user, init, then argc arguments, then envc environment entries, then tmpfs_count times two: a folder, and the
  * data that mount(2) gets, then share_count times three: tag, place, file. Empty means: leave the hostname as it is, working directory

@@ -27,8 +27,9 @@ check "... nor any file beside the shares" [ "$(ls "$host/nested") $(cat "$host/
 rm -rf "$share" && mkdir -p "$share"
 
 vm --memory 512M -v "$share:/s" -v "$work/tools:/tools:ro" -- sh -c 'mkdir /s/d && /tools/fs-check semantics /s/d; for seed in 1 2 3; do /tools/fs-check random /s $seed 1000; done
-	/tools/fs-check walk /s/d 3000'
+	/tools/fs-check walk /s/d 3000; /tools/fs-check leave /s >/tmp/left & until grep -q ok /tmp/left; do sleep 0.1; done'
 results "a share"
+check "what a process had mapped when the command ended is on the host" [ "$(tr -d L <"$share/left" | wc -c) $(stat -c %s "$share/left")" = "0 1048576" ]
 check "a share: all of fs-check ran" [ "$status $(grep -cE '^ok (random|walk)' "$work/out")" = "0 4" ]
 mkdir "$host/private"
 vm --memory 512M -v "$host/private:/s:cache=always,writeback" -v "$work/tools:/tools:ro" -- sh -c '/tools/fs-check random /s 4 1000

@@ -9,6 +9,8 @@
  *                                   making a file of that name, and goes on when that is gone: cut (byte 5 becomes H, big SHRINK_LEFT
  *                                   long), regrow (SHRINK_BYTES)
  *
+ *   fs-check leave DIR              changes all of DIR/left, which it makes, by a mapping, says ok, and stays until it is killed
+ *
  * Status 1 when something was not as expected.
  */
 #include <dirent.h>
@@ -577,6 +579,20 @@ static void ask_host(const char *what)
 		usleep(50000);
 }
 
+static int leave(void)
+{
+	begin("leave");
+	const int fd = open("left", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	EXPECT(fd >= 0 && ftruncate(fd, SHRINK_LEFT) == 0);
+	uint8_t *map = mmap(NULL, SHRINK_LEFT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	EXPECT(map != MAP_FAILED && close(fd) == 0);
+	if (current_failed)
+		return 1;
+	memset(map, 'L', SHRINK_LEFT);
+	end();
+	return pause();
+}
+
 static int shrink(void)
 {
 	char byte;
@@ -618,11 +634,13 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	umask(022);
 	if (argc < 3 || chdir(argv[2]) < 0) {
-		fprintf(stderr, "usage: fs-check semantics|random|walk|shrink DIR [SEED] [COUNT]\n");
+		fprintf(stderr, "usage: fs-check semantics|random|walk|shrink|leave DIR [SEED] [COUNT]\n");
 		return 2;
 	}
 	if (!strcmp(argv[1], "semantics"))
 		return semantics();
+	if (!strcmp(argv[1], "leave"))
+		return leave();
 	if (!strcmp(argv[1], "shrink"))
 		return shrink();
 	if (!strcmp(argv[1], "random") && argc == 5)

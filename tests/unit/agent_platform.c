@@ -129,11 +129,6 @@ int platform_mount_file(const struct share_mount *share, const char *name, const
 	return 0;
 }
 
-void platform_settle_disks(void)
-{
-	/* The host's own disks are left alone. */
-}
-
 static void kill_children(void)
 {
 	FILE *children = fopen("/proc/thread-self/children", "re");
@@ -142,6 +137,18 @@ static void kill_children(void)
 		kill(pid, SIGKILL);
 	if (children)
 		fclose(children);
+}
+
+/* Orphans become children. */
+bool platform_kill_others(void)
+{
+	kill_children();
+	return true;
+}
+
+void platform_settle_disks(void)
+{
+	/* The host's own disks are left alone. */
 }
 
 _Noreturn void platform_die(const struct text *why)

@@ -424,6 +424,27 @@ static struct request request_make_shares(uint32_t tmpfs_count, uint32_t count, 
 	return r;
 }
 
+/* What they have mapped of shares is on the host then. */
+Test(agent, the_end_ends_other_processes_when_it_is_asked_to)
+{
+	for (unsigned asked = 0; asked < 2; asked++) {
+		struct host host;
+		char out[64];
+		host_open(&host);
+		send_run(&host, 0, asked ? AGENT_RUN_END_OTHERS : 0,
+			 "(sleep 60 & echo $!; sleep 60) >&2 & sleep 60 >/dev/null & echo $!");
+		expect_message(&host, AGENT_STARTED, 0);
+		cr_expect_eq(expect_message(&host, AGENT_EXITED, 0), 0u);
+		read_all(host.streams[1], out, sizeof(out));
+		const int pid = atoi(out);
+		cr_assert_gt(pid, 1);
+		cr_expect_eq(kill(pid, 0) == 0, !asked);
+		if (!asked)
+			kill(pid, SIGKILL);
+		host_close(&host, CLOSED);
+	}
+}
+
 Test(agent, shares)
 {
 	struct host host;
