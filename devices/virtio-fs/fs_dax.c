@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define PAGE_BYTES 4096u
@@ -198,6 +199,22 @@ static int map_range(struct fs_server *server, unsigned index, struct fs_node *n
 	return result;
 }
 
+/*
+ * By write(2) a program loses set-id bits and capabilities, by a mapping it does not: what the client writes there would run on this host as
+ * its owner. So it loses them first: chown(2) takes all of them, of whatever is no directory, even one that changes nothing. Returns 0 or
+ * -errno.
+ */
+static int drop_host_privileges(int fd)
+{
+	struct statx stx;
+	const int result = fs_statx(fd, "", &stx);
+	if (result)
+		return result;
+	if (!(stx.stx_mode & (S_ISUID | S_ISGID)) && fgetxattr(fd, "security.capability", NULL, 0) < 0)
+		return 0;
+	return fchownat(fd, "", (uid_t)-1, (gid_t)-1, AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
 /* Opens the file for the mapping. Returns the descriptor or -errno. */
 static int open_for(struct fs_server *server, struct fs_node *node, bool writable)
 {
@@ -230,7 +247,7 @@ ssize_t fs_do_setupmapping(struct fs_request *request)
 	const int fd = open_for(server, request->node, writable);
 	if (fd < 0)
 		return fd;
-	int result = 0;
+	int result = writable ? drop_host_privileges(fd) : 0;
 	for (uint64_t at = 0; at < in->len && result == 0; at += FS_RANGE_BYTES)
 		result = map_range(server, (unsigned)((in->moffset + at) / FS_RANGE_BYTES), request->node, fd, in->foffset + at,
 				   writable);

@@ -7,6 +7,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/xattr.h>
 
 #include "tests/unit/fs_share.h"
 
@@ -278,6 +279,27 @@ Test(fs_dax, looks_while_others_map)
 	}
 	atomic_store(&stop, true);
 	pthread_join(thread, NULL);
+}
+
+/* A program of the host's that a guest writes to is not run with its owner's rights, nor with capabilities, any more. */
+Test(fs_dax, what_is_mapped_to_be_written_loses_set_ids_and_capabilities)
+{
+	static const uint8_t net_raw[20] = { 0, 0, 0, 2, 0, 0x20 }; /* a struct vfs_cap_data */
+	struct stat st;
+	char got[32];
+	make_file("program", RANGE);
+	const char *path = fs_share_path(&share, "program");
+	cr_assert_eq(chmod(path, 06755), 0);
+	const bool capabilities =
+	    setxattr(path, "security.capability", net_raw, sizeof(net_raw), 0) == 0; /* root, on most file systems */
+	start((struct fs_config){ .cache = FS_CACHE_AUTO });
+	const uint64_t id = node_of("program");
+	cr_assert_eq(map(id, 0, RANGE, READ, 0), 0);
+	cr_assert(stat(path, &st) == 0 && (st.st_mode & 07777) == 06755);
+	cr_assert_eq(map(id, 0, RANGE, READ | WRITE, 0), 0);
+	cr_assert(stat(path, &st) == 0 && (st.st_mode & 07777) == 0755);
+	if (capabilities)
+		cr_assert_lt(getxattr(path, "security.capability", got, sizeof(got)), 0);
 }
 
 /* ---- what is refused -------------------------------------------------------------------------------------------------------------- */
