@@ -11,8 +11,8 @@
  *
  * So callbacks of the transport run on the thread that leads at the time, one at a time, as for any device.
  *
- * A server's window is the device's shared memory region, VIRTIO_FS_SHMCAP_ID_CACHE (5.11.6, DAX window). While files are mapped there the device
- * looks VIRTIO_FS_LOOKS_A_SECOND times a second at what has become of them, and when the guest touches what is not there.
+ * A server's window is the device's shared memory region, VIRTIO_FS_SHMCAP_ID_CACHE (5.11.6, DAX window). While files are mapped there
+ * the device looks VIRTIO_FS_LOOKS_A_SECOND times a second at what has become of them, and when the guest touches what is not there.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
 #define TRVMM_DEVICES_VIRTIO_FS_VIRTIO_FS_H
