@@ -34,7 +34,7 @@ LAYERS_SRCS := $(addprefix layers/, array.c arrays.c builder.c bzip2.c cache.c c
 EXT4GEN_SRCS := $(addprefix ext4gen/, block_states.c build.c cow.c crc16.c digest.c dir.c dirhash.c ext4_dump.c \
 	extent.c group.c htree.c inode.c inspect.c journal.c kept.c layout.c plan.c read.c xattr.c xattr_value.c)
 EXT4READ_SRCS := $(addprefix ext4read/, containers.c crc.c device.c extent.c inode.c journal.c super.c tree.c xattr.c)
-VIRTIO_SRCS := $(addprefix devices/virtio/, virtq.c virtio_device.c virtio_mmio.c)
+VIRTIO_SRCS := $(addprefix devices/virtio/, shm_bounce.c virtq.c virtio_device.c virtio_mmio.c)
 BLK_SRCS := $(addprefix devices/virtio-blk/, virtio_blk.c disk_ext4.c disk_nbd.c disk_raw.c)
 FS_SRCS := $(addprefix devices/virtio-fs/, fs_attr.c fs_dax.c fs_dir.c fs_entry.c fs_file.c fs_ids.c fs_init.c fs_io.c fs_kept.c fs_make.c \
 	fs_node.c fs_node_fd.c fs_open.c fs_request.c fs_server.c fs_xattr.c virtio_fs.c)

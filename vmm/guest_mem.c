@@ -73,10 +73,10 @@ void guest_mem_from_buffer(struct guest_mem *mem, gpa_t start, void *buffer, uin
 	};
 }
 
-void *guest_ptr(const struct guest_mem *mem, gpa_t gpa, uint64_t length)
+static void *find(const struct guest_region *regions, unsigned count, gpa_t gpa, uint64_t length)
 {
-	for (unsigned i = 0; i < mem->count; i++) {
-		const struct guest_region *region = &mem->regions[i];
+	for (unsigned i = 0; i < count; i++) {
+		const struct guest_region *region = &regions[i];
 		if (gpa < region->start)
 			continue;
 		const uint64_t offset = gpa - region->start;
@@ -84,6 +84,30 @@ void *guest_ptr(const struct guest_mem *mem, gpa_t gpa, uint64_t length)
 			return region->host + offset;
 	}
 	return NULL;
+}
+
+void *guest_ptr(const struct guest_mem *mem, gpa_t gpa, uint64_t length)
+{
+	return find(mem->regions, mem->count, gpa, length);
+}
+
+void guest_mem_add_shm(struct guest_mem *mem, gpa_t start, void *host, uint64_t size_bytes)
+{
+	assert(mem->shm_count < GUEST_MEM_MAX_SHM);
+	mem->shm[mem->shm_count++] = (struct guest_region){ .start = start, .size_bytes = size_bytes, .host = host };
+}
+
+void *guest_shm_ptr(const struct guest_mem *mem, gpa_t gpa, uint64_t length)
+{
+	return find(mem->shm, mem->shm_count, gpa, length);
+}
+
+bool guest_is_shm(const struct guest_mem *mem, const void *host)
+{
+	for (unsigned i = 0; i < mem->shm_count; i++)
+		if ((uintptr_t)host - (uintptr_t)mem->shm[i].host < mem->shm[i].size_bytes)
+			return true;
+	return false;
 }
 
 int guest_read(const struct guest_mem *mem, gpa_t gpa, void *to, uint64_t length)

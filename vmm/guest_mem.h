@@ -7,6 +7,7 @@
 #ifndef TRVMM_VMM_GUEST_MEM_H
 #define TRVMM_VMM_GUEST_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,11 +21,14 @@ struct guest_region {
 };
 
 #define GUEST_MEM_MAX_REGIONS 2 /* below and above the hole under 4 GiB */
+#define GUEST_MEM_MAX_SHM 14
 
 struct guest_mem {
 	struct guest_region regions[GUEST_MEM_MAX_REGIONS];
 	unsigned count;
 	uint64_t size_bytes; /* all regions together */
+	struct guest_region shm[GUEST_MEM_MAX_SHM]; /* shared memory regions of devices, whose `host` nobody reads or writes */
+	unsigned shm_count;
 };
 
 /*
@@ -46,6 +50,18 @@ void guest_mem_from_buffer(struct guest_mem *mem, gpa_t start, void *buffer, uin
  * any address inside a region.
  */
 void *guest_ptr(const struct guest_mem *mem, gpa_t gpa, uint64_t length);
+
+/* Makes known where a device's shared memory is, which is no RAM. There is room for GUEST_MEM_MAX_SHM. */
+void guest_mem_add_shm(struct guest_mem *mem, gpa_t start, void *host, uint64_t size_bytes);
+
+/*
+ * The same as guest_ptr() for shared memory of devices. What is there may be a file of the host that has become shorter: only the host's
+ * kernel may touch it for us (devices/virtio/shm_bounce.h).
+ */
+void *guest_shm_ptr(const struct guest_mem *mem, gpa_t gpa, uint64_t length);
+
+/* Is this host address one of guest_shm_ptr()? */
+bool guest_is_shm(const struct guest_mem *mem, const void *host);
 
 /* Copies out of or into guest RAM. Return 0, or -EFAULT (nothing copied) when the range is not all RAM of one region. */
 int guest_read(const struct guest_mem *mem, gpa_t gpa, void *to, uint64_t length);

@@ -46,6 +46,7 @@ void machine_shm_place(struct machine *machine, struct virtio_device *dev)
 		machine->shm_next = end > GUEST_MEM_HIGH_START ? end : GUEST_MEM_HIGH_START;
 	dev->shm.gpa = (machine->shm_next + LAYOUT_SHM_ALIGN - 1) & ~(LAYOUT_SHM_ALIGN - 1);
 	machine->shm_next = dev->shm.gpa + dev->shm.bytes;
+	guest_mem_add_shm(&machine->mem, dev->shm.gpa, dev->shm.host, dev->shm.bytes);
 }
 
 int machine_shm_prepare_vcpu(struct vcpu *vcpu, struct error *err)

@@ -155,6 +155,8 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ FS, "flistxattr", { ANY }, "LISTXATTR" },
 	{ FS, "fremovexattr", { ANY }, "REMOVEXATTR" },
 	{ FS, "syncfs", { ANY }, "SYNCFS" },
+	{ FS, "process_vm_readv", { IS_OURSELVES(0) }, "dax: what a guest's program writes from a file that it has mapped" },
+	{ FS, "process_vm_writev", { IS_OURSELVES(0) }, "dax: and reads to it" },
 	{ FS, "capget", { ANY }, "what a thread with the guest's user's number lost" },
 	{ FS, "capset", { ANY }, "and takes back of what it had" },
 	{ FS, "unshare", { IS(0, CLONE_FS) }, "a umask of its own" },

@@ -27,6 +27,7 @@
 
 #include "base/iov.h"
 #include "base/thread.h"
+#include "devices/virtio/shm_bounce.h"
 
 #define QUEUE_HIPRIO 0
 #define QUEUE_REQUEST 1
@@ -117,6 +118,8 @@ static void call_thread(struct virtio_fs *fs)
 static bool may_take_long(const struct virtq_chain *chain)
 {
 	struct fuse_in_header header = { .opcode = 0 };
+	if (chain->shm)
+		return true;
 	iov_copy_out(virtq_readable(chain), chain->readable_count, 0, &header, sizeof(header));
 	switch (header.opcode) {
 	case FUSE_READ:
@@ -183,10 +186,39 @@ static int add_window(struct virtio_fs *fs)
 
 /* ---- serving ---------------------------------------------------------------------------------------------------------------------- */
 
+/* The answer to a request of which not all could be read, or written. Returns its length. */
+static ssize_t answer_fault(const struct virtq_chain *chain)
+{
+	struct fuse_in_header header = { .unique = 0 };
+	iov_copy_out(virtq_readable(chain), chain->readable_count, 0, &header, sizeof(header));
+	const struct fuse_out_header answer = { .len = sizeof(answer), .error = -EFAULT, .unique = header.unique };
+	return (ssize_t)iov_copy_in(virtq_writable(chain), chain->writable_count, 0, &answer, sizeof(answer));
+}
+
+static ssize_t handle(struct virtio_fs *fs, const struct virtq_chain *chain)
+{
+	return fs_server_handle(fs->server, virtq_readable(chain), chain->readable_count, virtq_writable(chain),
+				chain->writable_count);
+}
+
+/* The same for a chain that is in part a file which the guest has mapped: a program there writes from it, or reads to it. */
+static ssize_t handle_bounced(struct virtio_fs *fs, struct virtq_chain *chain)
+{
+	struct shm_bounce bounce;
+	const int failure = shm_bounce_begin(fs->dev.mem, chain, &bounce);
+	ssize_t written = failure == -EFAULT ? answer_fault(chain) : failure ? 0 : handle(fs, chain);
+	if (written > 0 && shm_bounce_copy_back(chain, &bounce, (uint32_t)written) < 0) {
+		written = answer_fault(chain);
+		(void)shm_bounce_copy_back(chain, &bounce, (uint32_t)written);
+	}
+	shm_bounce_end(&bounce);
+	return written;
+}
+
 /* Serves the request in the leader's chain. With the lock, which is given up meanwhile. Returns false when the lead was lost. */
 static bool serve(struct virtio_fs *fs, struct fs_thread *self, unsigned index)
 {
-	const struct virtq_chain *chain = &self->chain;
+	struct virtq_chain *chain = &self->chain;
 	struct virtq *q = &fs->dev.queues[index];
 
 	fs->in_flight++;
@@ -203,8 +235,7 @@ static bool serve(struct virtio_fs *fs, struct fs_thread *self, unsigned index)
 	pthread_mutex_unlock(&fs->lock);
 	if (wait_ns)
 		throttle_sleep(wait_ns);
-	const ssize_t written = fs_server_handle(fs->server, virtq_readable(chain), chain->readable_count, virtq_writable(chain),
-						 chain->writable_count);
+	const ssize_t written = chain->shm ? handle_bounced(fs, chain) : handle(fs, chain);
 	pthread_mutex_lock(&fs->lock);
 	fs->in_flight--;
 	set_looks(fs);
@@ -307,6 +338,7 @@ static const struct virtio_device_ops fs_ops = {
 	.settle = fs_settle,
 	.notify = fs_notify,
 	.shm_touched = fs_shm_touched,
+	.takes_shm = true,
 };
 
 /* ---- threads --------------------------------------------------------------------------------------------------------------------- */

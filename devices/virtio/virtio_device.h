@@ -30,7 +30,8 @@ struct virtio_device;
 
 /*
  * A shared memory region (virtio 1.2, 2.10): memory of the device in the guest's physical address space. It is no RAM: nothing in it can be
- * a queue or a buffer, and nobody here reads or writes it but the guest. A device has one at most, and its id is 0.
+ * a queue, a buffer only of a device that takes such (shm_bounce.h), and nobody here reads or writes it but the guest. A device has one at
+ * most, and its id is 0.
  */
 struct virtio_shm {
 	void *host; /* borrowed from the device; constant, whatever is mapped there; NULL: there is none */
@@ -57,6 +58,7 @@ struct virtio_device_ops {
 	void (*notify)(struct virtio_device *dev, unsigned index);
 	/* The guest touched a part of the shared memory region where it may not. Returns true when it now may, and so tries again. */
 	bool (*shm_touched)(struct virtio_device *dev);
+	bool takes_shm; /* buffers may be in shared memory regions, of any device */
 };
 
 struct virtio_device {

@@ -114,6 +114,7 @@ static void device_activate(void *arg)
 			virtio_device_fail(dev, "a queue's size or addresses are invalid");
 			return;
 		}
+		dev->queues[i].takes_shm = dev->ops->takes_shm;
 	}
 	if (dev->ops->activate(dev) < 0)
 		virtio_device_fail(dev, "it could not be activated");

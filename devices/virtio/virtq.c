@@ -86,6 +86,8 @@ static bool chain_add(struct virtq *q, struct virtq_chain *chain, uint64_t addr,
 	if (length == 0)
 		return true;
 	void *host = guest_ptr(q->mem, addr, length);
+	if (!host && q->takes_shm)
+		chain->shm |= (host = guest_shm_ptr(q->mem, addr, length)) != NULL;
 	if (!host || __builtin_add_overflow(*total, length, total))
 		return false;
 	const unsigned used = chain->readable_count + chain->writable_count;
@@ -153,6 +155,7 @@ int virtq_pop(struct virtq *q, struct virtq_chain *chain)
 	chain->head = head;
 	chain->readable_count = chain->writable_count = 0;
 	chain->readable_bytes = chain->writable_bytes = 0;
+	chain->shm = false;
 	if (!chain_walk(q, chain))
 		return virtq_break(q);
 	q->next_avail++;

@@ -11,8 +11,9 @@
  *
  * Each descriptor is copied once, and decided on the copy. virtq_pop() refuses: a head or next outside the table, a chain longer than
  * the queue, a device-readable descriptor after a writable one, an indirect table that is nested, empty, misaligned in length or has
- * a successor, any range outside RAM, a total length over 2^32 - 1, an available index more than `size` ahead. After a refusal the
- * queue is broken until it is enabled anew; its owner calls virtio_device_fail().
+ * a successor, any range outside RAM (for buffers, with takes_shm: and outside devices' shared memory), a total length over 2^32 - 1, an
+ * available index more than `size` ahead. After a refusal the queue is broken until it is enabled anew; its owner calls
+ * virtio_device_fail().
  *
  * Not thread-safe: one thread owns a queue (its device's loop).
  */
@@ -39,6 +40,7 @@ struct virtq {
 	uint16_t size;
 	bool event_idx;
 	bool broken;
+	bool takes_shm; /* the owner can serve chains with `shm` */
 	uint16_t next_avail; /* next entry of the available ring that we take */
 	uint16_t next_used;  /* next entry of the used ring that we fill; private, the guest's copy is never read back */
 	uint16_t signalled_used; /* next_used when we last decided about an interrupt */
@@ -50,6 +52,7 @@ struct virtq_chain {
 	uint16_t head;
 	unsigned readable_count, writable_count;
 	uint32_t readable_bytes, writable_bytes;
+	bool shm; /* parts are shared memory of devices: not to be touched before shm_bounce_begin() */
 	struct iovec iov[VIRTQ_MAX_SIZE]; /* readable_count entries, then writable_count */
 };
 

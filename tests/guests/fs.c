@@ -102,6 +102,19 @@ static void test_window(void)
 	EXPECT(fs_call(FUSE_READ, node, &read, sizeof(read)) == 0 && fs_slots[0].out[0] == '!' &&
 	       fs_slots[0].out[1] == (uint8_t)text[1]);
 	file[0] = (uint8_t)text[0];
+	/* As direct I/O for a program whose buffer is that file: what is read comes there, and what is written from there. */
+	struct queue *q = &fs.queues[FS_REQUEST];
+	fs_prepare(0, FUSE_READ, node, &read, sizeof(read));
+	fs_submit(0, sizeof(read), FS_ANSWER_BYTES);
+	desc_set_raw(&q->desc[1], (uintptr_t)&fs_slots[0].answer, sizeof(struct fuse_out_header),
+		     VRING_DESC_F_NEXT | VRING_DESC_F_WRITE, 2);
+	desc_set_raw(&q->desc[2], base + range + 4, 8, VRING_DESC_F_WRITE, 0);
+	queue_notify(&fs, FS_REQUEST);
+	EXPECT(queue_wait(&fs, FS_REQUEST, 1) && fs_slots[0].answer.error == 0);
+	for (unsigned i = 0; i < 8; i++) {
+		EXPECT(file[4 + i] == (uint8_t)text[i]);
+		file[4 + i] = (uint8_t)text[4 + i];
+	}
 	EXPECT(fs_unmap(1, range, range) == 0);
 	test_end("a file in the window");
 }
