@@ -101,7 +101,7 @@ struct tree {
 	uint32_t entry_count, inode_count, extent_count, xattr_count, source_count;
 	uint32_t layer_count;
 	uint64_t string_bytes;
-	uint64_t checksum;     /* of all arrays but `extents` and `sources`: of all that is told of files but where their bytes lie; 0: none */
+	uint64_t checksum;     /* of inodes, entries, xattrs, strings: all that is told of files but where their bytes lie; 0: none */
 	void *map;             /* owned: the one mapping in which all arrays but `sources` lie. NULL: they are somebody else's */
 	size_t map_bytes;
 };

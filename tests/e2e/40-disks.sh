@@ -9,8 +9,8 @@ import json, sys
 extent = json.load(sys.stdin)["extents"][0]
 print(extent["block"] + extent["count"] - 1)')
 vm --rw-disk "$kept" -- sh -c 'md5sum /noise; cat /etc/kept; ls /etc/motd; dmesg | grep -ciE "ext4.*(error|corrupt)"
-	dd if=/dev/zero of=/dev/vda bs=4k seek='"$slot_end"' count=1 conv=notrunc,fsync 2>/dev/null'
-check "a second run finds what the first one wrote" [ "$(cat "$work/out")" = "$first"$'\none\n0' ]
+	grep -c noblock_validity /proc/mounts; dd if=/dev/zero of=/dev/vda bs=4k seek='"$slot_end"' count=1 conv=notrunc,fsync 2>/dev/null'
+check "a second run finds what the first one wrote" [ "$(cat "$work/out")" = "$first"$'\none\n0\n0' ]
 check "... and says nothing" sh -c "! grep 'kept disk' '$work/err'"
 check "... and the file takes little room" [ "$(du -k "$kept" | cut -f1)" -lt 20000 ]
 "$trvmm" disk export --rw-disk "$kept" -o "$work/disk.img"
@@ -129,8 +129,9 @@ vm --disk "$work/raw.img" --disk "layers=$work/tree.tar" --disk "layers=$work/tr
 	mount -o ro /dev/vdd /d && cat /d/file; cat /sys/block/vd[bcd]/ro /sys/block/vdb/size /sys/block/vdb/serial'
 check "three more disks" [ "$(tr '\n' ' ' <"$work/out")" = "from-a-layer more from-a-layer 0 0 1 131072 trvmm-disk-1" ]
 check "a raw disk keeps what is written" [ "$(e2fsck -fy "$work/raw.img" >/dev/null 2>&1; debugfs -R 'cat /file' "$work/raw.img" 2>/dev/null)" = kept ]
-vm --disk "$work/raw.img:ro" -- sh -c 'mkdir /b; mount -o ro /dev/vdb /b && cat /b/file; echo x >/dev/vdb'
-check "a read-only disk is read only" [ "$(cat "$work/out")" = kept ]
+vm --disk "$work/raw.img:ro" --disk-size 1T -- sh -c 'mkdir /b; mount -o ro /dev/vdb /b && cat /b/file; echo x >/dev/vdb
+	df -k / | awk "END { print (\$2 > 1000000000) }"; grep -c noblock_validity /proc/mounts'
+check "a read-only disk is read only, and the root as large as asked for" [ "$(tr '\n' ' ' <"$work/out")" = "kept 1 1 " ]
 refuses "a disk that is not there" "disk '/no/such': No such file" --disk /no/such -- true
 refuses "a disk of odd size" "disk '.*odd': has 1000 bytes.*512" --disk "$(truncate -s 1000 "$work/odd"; echo "$work/odd")" -- true
 many=()

@@ -166,7 +166,7 @@ static void add_some_file(struct hand *h, uint32_t number, uint64_t *state)
 	}
 }
 
-/* Contents as they have to be: of each file, in the order of the inodes, the blocks that its extents touch, and zeroes where they do not. */
+/* Contents as they have to be: of each file, in the order of the inodes, the blocks that its extents touch, with zeroes between. */
 static uint8_t *contents_of(const struct tree *tree, size_t blocks)
 {
 	uint8_t *bytes = calloc(blocks, EXT4_BLOCK_BYTES);
