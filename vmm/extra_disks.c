@@ -19,12 +19,20 @@
 #define LAYERS_PREFIX "layers="
 #define READ_ONLY_SUFFIX ":ro"
 
-static int open_layers(struct extra_disk *extra, const char *list, bool read_only, struct error *err)
+static int open_layers(struct extra_disk *extra, const struct options *options, const char *list, bool read_only, struct error *err)
 {
 	struct options layers = { .layer_count = 0 };
 	int rc = options_add_layers(&layers, list, err);
+	if (rc == -EINVAL)
+		rc = error_set(err, rc, "--disk 'layers=%s': an empty name; give layers=FILE[,FILE...]", list);
+	const struct layers_spec spec = {
+		.paths = (const char *const *)layers.layers,
+		.path_count = layers.layer_count,
+		.max_layer_bytes = options->max_layer_bytes,
+		.progress = true,
+	};
 	if (rc == 0)
-		rc = layers_load((const char *const *)layers.layers, layers.layer_count, NULL, 0, NULL, &extra->tree, err);
+		rc = layers_load_spec(&spec, &extra->tree, NULL, err);
 	options_destroy(&layers);
 	const struct ext4_options none = { .size_bytes = 0 };
 	if (rc == 0)
@@ -58,7 +66,7 @@ static int open_one(struct extra_disk *extra, const struct options *options, con
 		return error_set(err, -ENOMEM, "out of memory");
 	int rc;
 	if (!strncmp(what, LAYERS_PREFIX, strlen(LAYERS_PREFIX)))
-		rc = open_layers(extra, what + strlen(LAYERS_PREFIX), read_only, err);
+		rc = open_layers(extra, options, what + strlen(LAYERS_PREFIX), read_only, err);
 	else if (disk_nbd_is_uri(what))
 		rc = open_nbd(extra, options, what, read_only, err);
 	else

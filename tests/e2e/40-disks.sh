@@ -133,6 +133,10 @@ vm --disk "$work/raw.img:ro" --disk-size 1T -- sh -c 'mkdir /b; mount -o ro /dev
 	df -k / | awk "END { print (\$2 > 1000000000) }"; grep -c noblock_validity /proc/mounts'
 check "a read-only disk is read only, and the root as large as asked for" [ "$(tr '\n' ' ' <"$work/out")" = "kept 1 1 " ]
 refuses "a disk that is not there" "disk '/no/such': No such file" --disk /no/such -- true
+head -c 3000000 /dev/zero | gzip >"$work/bomb.gz"
+refuses "a disk made from a layer that inflates to too much" "layer .*/bomb.gz: inflates to more than 1 MiB" \
+	--max-layer-size 1M --disk "layers=$work/bomb.gz" -- true
+refuses "a disk made from no layer" "disk 'layers=': an empty name" --disk layers= -- true
 refuses "a disk of odd size" "disk '.*odd': has 1000 bytes.*512" --disk "$(truncate -s 1000 "$work/odd"; echo "$work/odd")" -- true
 many=()
 for _ in $(seq 13); do many+=(--disk "layers=$work/tree.tar"); done
