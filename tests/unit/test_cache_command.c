@@ -189,7 +189,7 @@ Test(cache_command, refuses_bad_arguments)
 	cr_assert_eq(COMMAND("prune", "all"), EXIT_TRVMM);
 	HOLDS("not 'all'\n");
 	cr_assert_eq(COMMAND("prune", "--older-than"), EXIT_TRVMM);
-	HOLDS("not '--older-than'\n");
+	HOLDS("--older-than: give a number of days\n");
 	static const char *const bad[] = { "", "x", "-1", "3d", "99999999999999999999" };
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		cr_assert_eq(COMMAND("prune", "--older-than", bad[i]), EXIT_TRVMM, "%s", bad[i]);

@@ -161,6 +161,10 @@ static bool parse_prune(int argc, char **argv, long *days)
 			value = word + 13;
 		else if (strcmp(word, "--older-than") == 0 && i + 1 < argc)
 			value = argv[++i];
+		if (!value && strcmp(word, "--older-than") == 0) {
+			message("cache prune --older-than: give a number of days");
+			return false;
+		}
 		if (!value) {
 			char quoted[100];
 			message("cache prune takes --all and --older-than DAYS, not '%s'",
