@@ -37,9 +37,23 @@ static void stop_timer(struct session *session)
 	session->timer.fd = -1;
 }
 
+/* Output that is lost is no success, whatever the command thinks of it. */
+static void look_for_lost_output(struct session *session)
+{
+	for (unsigned i = AGENT_STDIN; i <= AGENT_STDERR; i++) {
+		const struct stream *stream = session->streams[i];
+		if (!stream || !stream->write_error || session->result.guest_gone)
+			continue;
+		session->result.exit_code = EXIT_TRVMM;
+		error_set(&session->result.err, 0, "writing the command's standard %s: %s", i == AGENT_STDERR ? "error" : "output",
+			  strerror(-stream->write_error));
+	}
+}
+
 /* The session may be freed on return. */
 static void session_over(struct session *session)
 {
+	look_for_lost_output(session);
 	stop_timer(session);
 	session->state = SESSION_OVER;
 	session->ended(session->data, &session->result);

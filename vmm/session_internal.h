@@ -58,6 +58,7 @@ struct stream {
 	bool output;                /* the session's end waits for it */
 	bool connected;             /* the device has the descriptors */
 	bool closed;                /* ... and has closed them */
+	int write_error;            /* ... and could not write all: -errno */
 	int probe_fd;               /* a duplicate of what the device writes to, while it does; -1: none */
 	struct loop_source done;    /* out.done_fd: the thread that writes still has something */
 };

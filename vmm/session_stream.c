@@ -135,6 +135,7 @@ int stream_accept(struct stream *stream, struct vsock_ends *ends)
 	ends->write_fd = stream->out.fd;
 	ends->closed = stream_closed;
 	ends->closed_data = stream;
+	ends->write_error = &stream->write_error;
 	stream->connected = true;
 	return 0;
 }

@@ -100,7 +100,7 @@ void backlog_flush(struct vsock_conn *conn)
 		if (n == -EAGAIN)
 			break;
 		if (n <= 0) {
-			conn_write_broken(conn);
+			conn_write_failed(conn, (int)n);
 			return;
 		}
 		forget(conn, (uint32_t)n);

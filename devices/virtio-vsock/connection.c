@@ -80,6 +80,7 @@ struct vsock_conn *conn_create(struct virtio_vsock *vsock, uint16_t type, uint32
 	conn->closed_data = ends->closed_data;
 	conn->host_reset = ends->host_reset;
 	conn->guest_reset = ends->guest_reset;
+	conn->write_error = ends->write_error;
 	ends_init(conn, ends);
 	list_append(conn_bucket(vsock, host_port, guest_port), &conn->hash_link);
 	list_append(&vsock->all, &conn->all_link);
@@ -220,6 +221,13 @@ void conn_write_broken(struct vsock_conn *conn)
 	ends_close_out(conn);
 	credit_taken(conn, dropped);
 	conn_progress(conn);
+}
+
+void conn_write_failed(struct vsock_conn *conn, int result)
+{
+	if (conn->write_error && result < 0 && result != -EPIPE && result != -ECONNRESET)
+		*conn->write_error = result;
+	conn_write_broken(conn);
 }
 
 void conn_reset(struct vsock_conn *conn, int result)

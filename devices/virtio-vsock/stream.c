@@ -128,7 +128,7 @@ int conn_receive(struct vsock_conn *conn, const struct virtq_chain *chain, uint3
 	if (!conn->backlog_bytes && whole) {
 		const ssize_t n = write_through(conn, chain, length);
 		if (n < 0) {
-			conn_write_broken(conn);
+			conn_write_failed(conn, (int)n);
 			credit_taken(conn, length);
 			return 0;
 		}

@@ -154,6 +154,7 @@ struct vsock_conn {
 	void *closed_data;
 	const bool *host_reset; /* see struct vsock_ends */
 	bool *guest_reset;
+	int *write_error;
 	uint64_t deadline_ns; /* CLOCK_MONOTONIC; only in VSOCK_CONNECTING */
 
 	/* Of the lists in the device. */
@@ -314,6 +315,8 @@ void conn_read_failed(struct vsock_conn *conn, int result);
 /* A direction of the host end is finished for good: it was read to its end; it takes no more. */
 void conn_read_finished(struct vsock_conn *conn);
 void conn_write_broken(struct vsock_conn *conn);
+/* The same, after a write failed with `result`, -errno. */
+void conn_write_failed(struct vsock_conn *conn, int result);
 
 /* ---- credit.c ---- */
 

@@ -30,6 +30,7 @@ struct range {
 struct direction {
 	int from, to;  /* -1: not there, or over */
 	bool over;
+	int *error;    /* NULL: nobody wants to know */
 	size_t start, stop;
 	char buffer[BUFFER_BYTES];
 };
@@ -77,8 +78,11 @@ static bool direction_step(struct direction *d, short from_events, short to_even
 		d->start = d->stop; /* discarded */
 	if (d->start != d->stop && to_events) {
 		const ssize_t n = write(d->to, d->buffer + d->start, d->stop - d->start);
-		if (n < 0 && errno != EAGAIN)
+		if (n < 0 && errno != EAGAIN) {
+			if (d->error && errno != EPIPE)
+				*d->error = -errno;
 			return false;
+		}
 		d->start += n > 0 ? (size_t)n : 0;
 	}
 	return true;
@@ -213,6 +217,7 @@ static void port_ready(struct loop_source *source, uint32_t events)
 	fcntl(source->fd, F_SETFL, O_NONBLOCK);
 	c->up.from = c->down.to = source->fd;
 	c->up.to = c->ends.write_fd;
+	c->up.error = c->ends.write_error;
 	c->down.from = c->ends.read_fd;
 	c->threaded = true;
 	const int result = pthread_create(&c->thread, NULL, carry, c);

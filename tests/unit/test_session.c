@@ -171,6 +171,28 @@ Test(session, command_that_closes_stdout_goes_on)
 	expect_sh("exec >&-; sleep 0.1; echo on >&2", "exit 0 out: err:on\n");
 }
 
+static void expect_lost(const char *script, bool stdout_is_full, const char *said)
+{
+	struct harness h;
+	struct session_spec spec = harness_spec(ARGV("/bin/sh", "-c", script));
+	const int full = open("/dev/full", O_WRONLY | O_CLOEXEC), null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	spec.stdout_fd = stdout_is_full ? full : null;
+	spec.stderr_fd = stdout_is_full ? null : full;
+	harness_run(&h, &spec);
+	harness_close(&h);
+	cr_expect_eq(h.result.exit_code, *said ? 125 : 0);
+	cr_expect_str_eq(h.result.err.text, said);
+	close(full);
+	close(null);
+}
+
+Test(session, output_that_is_lost_is_told)
+{
+	expect_lost("echo lost; exit 0", true, "writing the command's standard output: No space left on device");
+	expect_lost("echo lost >&2; exit 3", false, "writing the command's standard error: No space left on device");
+	expect_lost("exit 0", true, "");
+}
+
 Test(session, background_process_with_stdout_is_not_waited_for)
 {
 	expect_sh("sleep 50 & echo main", "exit 0 out:main\n err:");

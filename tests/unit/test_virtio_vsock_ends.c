@@ -44,9 +44,12 @@ static void stop(void)
 
 TestSuite(vsock_ends, .init = start, .fini = stop, .timeout = 60);
 
+static int write_error;
+
 static void open_ends(int read_fd, int write_fd)
 {
-	next_ends = (struct vsock_ends){ .read_fd = read_fd, .write_fd = write_fd };
+	write_error = 0;
+	next_ends = (struct vsock_ends){ .read_fd = read_fd, .write_fd = write_fd, .write_error = &write_error };
 	drv_send(&drv, VSOCK_OP_REQUEST, 5000, PORT);
 	cr_assert(drv_receive_op(&drv) == VSOCK_OP_RESPONSE);
 }
@@ -137,6 +140,18 @@ Test(vsock_ends, file_that_takes_no_more_stops_the_guests_writer)
 		flags |= drv.packet.op == VSOCK_OP_SHUTDOWN ? drv.packet.flags : 0;
 	cr_expect(flags == VSOCK_SHUTDOWN_BOTH);
 	cr_expect(closed == 1);
+	cr_expect(write_error == -ENOSPC);
+}
+
+Test(vsock_ends, reader_that_has_gone_is_no_failed_write)
+{
+	int ends[2];
+
+	cr_assert(pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+	open_ends(-1, ends[1]);
+	close(ends[0]);
+	send_data("x", 1);
+	cr_expect(closed == 1 && write_error == 0);
 }
 
 Test(vsock_ends, dev_null_both_ways)
