@@ -369,8 +369,8 @@ Test(nbd_sandbox, the_connector_can_read_and_connect_and_no_more)
 	const bool landlock = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION) > 0;
 	serve();
 	for (int as_user = 0; as_user < 2; as_user++) {
-		cr_expect_geq(connector_does(&reads, as_user), 0);
-		cr_expect_geq(connector_does(&connects, as_user), 0);
+		cr_expect(connector_does(&reads, as_user) >= 0);
+		cr_expect(connector_does(&connects, as_user) >= 0);
 		cr_expect_eq(connector_does(&unshares, as_user), -EPERM);
 		if (landlock) { /* an ordinary user may not write to that file in any case */
 			cr_expect_eq(connector_does(&writes, as_user), -EACCES);
