@@ -77,7 +77,7 @@ struct virtio_device {
 	_Atomic uint32_t interrupt_status; /* VIRTIO_MMIO_INT_* */
 	_Atomic uint32_t status;           /* device status register */
 	unsigned complaints;               /* lines that the driver's breaches have cost, in all lives */
-	/* How to raise the interrupt line: writes to the irqfd; in unit tests a counter. */
+	/* How to send an interrupt: an edge, each time, whatever the status was; in unit tests a counter. */
 	void (*interrupt)(struct virtio_device *dev);
 	/* Makes the loop call notify for queue `index` again, after what else waits there. NULL: virtio_device_drain() does all at once. */
 	void (*kick)(struct virtio_device *dev, unsigned index);

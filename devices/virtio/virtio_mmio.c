@@ -7,8 +7,9 @@
 
 #include "base/le.h"
 
-#define MAGIC 0x74726976u  /* "virt" */
-#define VENDOR 0x4d565254u /* "TRVM" */
+#define MAGIC 0x74726976u /* "virt" */
+/* "TRVM": our guest kernel's driver knows by it that an interrupt comes whether the last one was acknowledged or not, and does without. */
+#define VENDOR 0x4d565254u
 
 /* Offered with every device. */
 #define TRANSPORT_FEATURES (VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT_DESC | VIRTIO_FEATURE_EVENT_IDX)

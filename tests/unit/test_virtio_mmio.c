@@ -1040,6 +1040,17 @@ Test(mmio, interrupt_status_is_cleared_by_ack_of_its_bits)
 	cr_assert_eq(reg(VIRTIO_MMIO_INTERRUPT_STATUS), 0);
 }
 
+/* What our own guest kernel relies on, which neither reads nor acknowledges (guest/kernel/patches). */
+Test(mmio, interrupts_come_without_acknowledgement)
+{
+	bring_up(VIRTIO_FEATURE_VERSION_1);
+	for (unsigned i = 1; i <= 3; i++) {
+		offer(0, 0, 1);
+		notify(0);
+		cr_assert_eq(dummy.interrupts, i);
+	}
+}
+
 Test(mmio, interrupt_status_cannot_be_written)
 {
 	set(VIRTIO_MMIO_INTERRUPT_STATUS, UINT32_MAX);
