@@ -16,14 +16,13 @@
 
 /*
  * Free space of a disk of default size: as much again as the contents, at least 8 GiB. Linux visits every group at a mount
- * (descriptor check, group_info, overhead): measured 0.4 us a group, so that 8 GiB (64 groups, half a descriptor block) cost
- * 0.03 ms of a mount that takes 0.2, and 1 TiB 3.5 ms.
+ * (descriptor check, group_info, overhead), 2,500 instructions each: bench/notes.md. 8 GiB are 64 groups, half a descriptor block.
  */
 #define DEFAULT_FREE_BLOCKS (8 * GIB_BLOCKS)
 
 /*
  * Free space for which one inode is provided by default: 16 KiB, as mke2fs has it; 64 KiB of what is beyond 9 GiB, up to 8 million in all.
- * At a mount Linux up to 6.1 at least counts, in every group that is untouched, the blocks of its inode table one by one
+ * At a mount Linux before 6.4 counts, in every group that is untouched, the blocks of its inode table one by one
  * (ext4_num_overhead_clusters): an inode for each 16 KiB of half a TiB cost more than all of the boot.
  */
 #define BLOCKS_PER_FREE_INODE 4
