@@ -44,8 +44,8 @@ int registry_state_wait(int state_fd)
 }
 
 /*
- * One line: a reader sees all of it, or, without its end, none. The text goes into memory of ours, as jansson leaves bytes out when a string
- * of its own cannot grow.
+ * One line: a reader sees all of it, or, without its end, none. The text goes into memory of ours, as jansson leaves bytes out when a
+ * string of its own cannot grow.
  */
 static int write_line(int fd, json_t *json)
 {

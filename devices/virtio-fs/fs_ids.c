@@ -25,8 +25,8 @@ bool fs_ids_privileged(void)
 }
 
 /*
- * Whoever has CAP_FSETID writes to a set-id program and leaves it one. The client says when the bits have to go, and a hostile one does not:
- * what it writes would run as the program's owner on the host. Without it, the host's kernel sees to that.
+ * Whoever has CAP_FSETID writes to a set-id program and leaves it one. The client says when the bits have to go, and a hostile one does
+ * not: what it writes would run as the program's owner on the host. Without it, the host's kernel sees to that.
  */
 int fs_ids_give_up_fsetid(void)
 {

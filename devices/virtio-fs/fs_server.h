@@ -18,8 +18,8 @@
  * It has to stay the process that it was created in. As root it acts with CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETUID and
  * CAP_SETGID, all of which have to be there at creation for it to keep true ids; CAP_FSETID is given up by its threads. It uses these
  * system calls beside those of any program: openat2, statx, getdents64, preadv2, pwritev2, fallocate, copy_file_range, fdatasync, fsync,
- * syncfs, ftruncate, fchmodat, fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs, fgetxattr,
- * fsetxattr, flistxattr, fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek;
+ * syncfs, ftruncate, fchmodat, fchownat, utimensat, mkdirat, mknodat, symlinkat, linkat, unlinkat, renameat2, readlinkat, fstatfs,
+ * fgetxattr, fsetxattr, flistxattr, fremovexattr, setfsuid, setfsgid, capget, capset, fcntl, lseek;
  * unshare(CLONE_FS) and umask() in each thread; with a window mmap (MAP_SHARED, never executable), mprotect and mremap.
  */
 #ifndef TRVMM_DEVICES_VIRTIO_FS_FS_SERVER_H

@@ -58,8 +58,8 @@ struct vsock_ends {
 	const bool *host_reset;
 	bool *guest_reset;
 	/*
-	 * Borrowed likewise: becomes the -errno with which `write_fd` took no more, when that was no reader's doing (as a full disk is not):
-	 * what the guest sent is lost then.
+	 * Borrowed likewise: becomes the -errno with which `write_fd` took no more, when that was no reader's doing (as a full disk is
+	 * not): what the guest sent is lost then.
 	 */
 	int *write_error;
 };

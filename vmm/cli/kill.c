@@ -14,8 +14,8 @@
 #define ANSWER_S 2
 
 /*
- * Without the machine's help: it may be stopped, or lie. Who listened at its socket is its process, as long as its state is locked. Returns 0
- * when it ends, or -errno.
+ * Without the machine's help: it may be stopped, or lie. Who listened at its socket is its process, as long as its state is locked.
+ * Returns 0 when it ends, or -errno.
  */
 static int kill_process(const struct registry_entry *entry, int fd)
 {
