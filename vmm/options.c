@@ -25,7 +25,7 @@ static int check_root(const struct options *options, struct error *err)
 			    : options->added_count                                          ? "--add"
 			    : options->rw_disk                                              ? "--rw-disk"
 			    : options->disk_bytes                                           ? "--disk-size"
-			    : options->max_layer_bytes                                      ? "--max-layer-size"
+			    : options->max_layer_bytes && !options->disk_count              ? "--max-layer-size"
 			    : options->journal != FEATURE_DEFAULT || options->metadata_csum ? "--disk-features"
 											    : NULL;
 	if (options->root && other)

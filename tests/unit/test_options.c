@@ -535,6 +535,7 @@ Test(options, root_is_a_directory)
 	BAD("--disk-size", "--root", "/r", "--disk-size", "1G", "sh");
 	BAD("--disk-features", "--root", "/r", "--disk-features", "has_journal", "sh");
 	BAD("--max-layer-size", "--root", "/r", "--max-layer-size", "1G", "sh");
+	GOOD("--root", "/r", "--max-layer-size", "1G", "--disk", "layers=a.tar.gz", "sh"); /* which it bounds */
 }
 
 Test(options, tmpfs)
