@@ -38,7 +38,7 @@ struct ext4_options {
 	uint64_t inode_count;  /* at least so many, and those of the tree; 0: one for each 16 KiB of 9 GiB of free space, and for each
 				  64 KiB of what is beyond, within reason */
 	uint8_t uuid[16];      /* all zero: derived from the tree */
-	uint8_t hash_seed[16]; /* of directory hashes; all zero is a seed, too */
+	uint8_t hash_seed[16]; /* of directory hashes; all zero: derived from the tree */
 	char label[16];        /* volume name, zero-padded */
 	bool metadata_csum;    /* crc32c over all metadata in place of crc16 over the group descriptors */
 	bool journal;          /* with a journal: for disks that are kept */

@@ -135,6 +135,19 @@ static uint64_t mix(uint64_t value)
 	return value ^ value >> 31;
 }
 
+static void spell(const uint64_t words[2], uint8_t bytes[16])
+{
+	for (size_t i = 0; i < 16; i++)
+		bytes[i] = (uint8_t)(words[i / 8] >> i % 8 * 8);
+}
+
+/* Not of the disk's size: a tree is listed in the same order whatever disk it is on. */
+static void derive_hash_seed(const struct tree *tree, uint8_t *seed)
+{
+	const uint64_t words[2] = { mix(tree->checksum), mix(~tree->checksum) };
+	spell(words, seed);
+}
+
 /*
  * A UUID that is the same for the same tree, on every machine, and another one for every other: from the checksum of all names and
  * attributes. Where contents lie is not in it, so an image in another packing is the same disk; and to read them would take longer than
@@ -153,8 +166,7 @@ static void derive_uuid(const struct ext4_plan *plan, uint8_t *uuid)
 		state[0] = mix(state[0] + facts[i]);
 		state[1] = mix(state[1] ^ state[0]);
 	}
-	for (size_t i = 0; i < 16; i++)
-		uuid[i] = (uint8_t)(state[i / 8] >> i % 8 * 8);
+	spell(state, uuid);
 	uuid[6] = (uint8_t)((uuid[6] & 0x0F) | 0x80); /* RFC 9562: version 8, a maker's own method */
 	uuid[8] = (uint8_t)((uuid[8] & 0x3F) | 0x80);
 }
@@ -178,8 +190,9 @@ int ext4_plan_build(const struct tree *tree, const struct ext4_options *options,
 		return rc;
 	}
 	memcpy(made->label, options->label, sizeof(made->label));
-	/* A seed of zeroes is one too: it stands for the hash's usual initial state. */
 	memcpy(made->hash_seed, options->hash_seed, sizeof(made->hash_seed));
+	if (all_zero(made->hash_seed, sizeof(made->hash_seed)))
+		derive_hash_seed(tree, made->hash_seed);
 	memcpy(made->uuid, options->uuid, sizeof(made->uuid));
 	if (all_zero(made->uuid, sizeof(made->uuid)))
 		derive_uuid(made, made->uuid);

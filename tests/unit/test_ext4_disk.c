@@ -122,7 +122,7 @@ Test(ext4_disk, identity)
 		  memcmp(sb.s_hash_seed, options.hash_seed, 16) == 0);
 	ext4_plan_destroy(plan);
 	/* Derived from the tree: the same twice, another for another tree. */
-	uint8_t uuids[4][16];
+	uint8_t uuids[4][16], seeds[4][16];
 	for (int i = 0; i < 4; i++) {
 		if (i == 2)
 			hand_file(h, 0, "more", 1);
@@ -131,10 +131,12 @@ Test(ext4_disk, identity)
 		plan = plan_or_fail(&h->tree, NULL);
 		sb = read_super(plan);
 		memcpy(uuids[i], sb.s_uuid, 16);
+		memcpy(seeds[i], sb.s_hash_seed, 16);
 		ext4_plan_destroy(plan);
 	}
 	cr_assert(memcmp(uuids[0], uuids[1], 16) == 0 && memcmp(uuids[0], uuids[2], 16) != 0 &&
 		  memcmp(uuids[2], uuids[3], 16) != 0);
+	cr_assert(memcmp(seeds[0], seeds[1], 16) == 0 && memcmp(seeds[2], seeds[3], 16) != 0);
 	hand_destroy(h);
 }
 
