@@ -1,6 +1,6 @@
 /*
- * Messages with descriptors (SCM_RIGHTS). packet_send() and packet_receive() are for messages of a fixed length between processes of ours on
- * a SOCK_SEQPACKET socket: one message is one packet.
+ * Messages with descriptors (SCM_RIGHTS). packet_send() and packet_receive() are for messages of a fixed length between processes of ours
+ * on a SOCK_SEQPACKET socket: one message is one packet.
  */
 #ifndef TRVMM_BASE_PACKET_H
 #define TRVMM_BASE_PACKET_H

@@ -148,7 +148,7 @@ static void run_keeper(struct keeper *keeper)
 
 static int hear_ready(const struct keeper *keeper, int *stdout_fd, int *stderr_fd, struct error *err)
 {
-	struct keeper_message ready;
+	struct keeper_message ready = { .value = 0 };
 	int fds[DESCRIPTORS];
 	unsigned count = DESCRIPTORS;
 	const int result = receive(keeper->socket, &ready, fds, &count);

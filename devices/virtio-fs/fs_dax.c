@@ -200,9 +200,9 @@ static int map_range(struct fs_server *server, unsigned index, struct fs_node *n
 }
 
 /*
- * By write(2) a program loses set-id bits and capabilities, by a mapping it does not: what the client writes there would run on this host as
- * its owner. So it loses them first: chown(2) takes all of them, of whatever is no directory, even one that changes nothing. Returns 0 or
- * -errno.
+ * By write(2) a program loses set-id bits and capabilities, by a mapping it does not: what the client writes there would run on this host
+ * as its owner. So it loses them first: chown(2) takes all of them, of whatever is no directory, even one that changes nothing. Returns 0
+ * or -errno.
  */
 static int drop_host_privileges(int fd)
 {

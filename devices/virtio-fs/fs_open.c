@@ -114,8 +114,8 @@ ssize_t fs_do_open(struct fs_request *request)
 		return -EISDIR;
 	if (request->node->kind == FS_NODE_EXTRA) {
 		out.open_flags = server->cache == FS_CACHE_NONE ? 0 : FOPEN_KEEP_CACHE;
-		result =
-		    wants_change(in->flags) ? -EACCES : fs_file_add(server, request->node, fs_extra_fd(server, request->node), O_RDONLY, &out.fh);
+		const int fd = fs_extra_fd(server, request->node);
+		result = wants_change(in->flags) ? -EACCES : fs_file_add(server, request->node, fd, O_RDONLY, &out.fh);
 	} else {
 		result = open_host(server, request->node, in->flags, in->open_flags & FUSE_OPEN_KILL_SUIDGID, &out);
 	}

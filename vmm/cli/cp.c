@@ -118,9 +118,10 @@ static int parse(struct cp *cp, int argc, char **argv)
 /* EXEC of the copier as root in /. */
 static int send_request(const struct cp *cp, const int fds[3], struct error *err)
 {
-	const char *const out[] = { COPY_PATH, "out", cp->guest_path, NULL };
+	static const char program[] = COPY_PATH;
+	const char *const out[] = { program, "out", cp->guest_path, NULL };
 	const char *const in[] = {
-		COPY_PATH, "in", cp->guest_path, cp->name, *cp->name ? "0" : "1", geteuid() ? "0" : "1", NULL
+		program, "in", cp->guest_path, cp->name, *cp->name ? "0" : "1", geteuid() ? "0" : "1", NULL
 	};
 	const char *const *words = cp->out ? out : in;
 	struct remote_exec head = { .flags = le32_make(cp->out ? 0 : REMOTE_EXEC_STDIN) };
