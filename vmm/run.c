@@ -94,10 +94,11 @@ static int open_kernel(struct run *run, struct error *err)
 	const struct options *options = run->options;
 	const char *path = options->kernel;
 	if (!path) {
-		path = fallback = data_file(shares_map_files(options->shares, options->share_count) ? "vmlinux-dax" : "vmlinux");
+		const char *name = shares_map_files(options->shares, options->share_count) ? "vmlinux-dax" : "vmlinux";
+		path = fallback = data_file(name);
 		if (!path)
-			return error_set(err, -ENOENT,
-					 "the default guest kernel is not installed; run make, or give --kernel FILE");
+			return error_set(err, -ENOENT, "the guest kernel %s is not installed; run make, or give --kernel FILE",
+					 name);
 	}
 	const int result = kernel_image_open(path, "", &run->kernel, err);
 	free(fallback);
