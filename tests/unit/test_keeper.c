@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/unit/sanitized.h"
 #include "vmm/keeper.h"
 #include "vmm/output_log.h"
 
@@ -67,6 +68,7 @@ static void expect_log(const struct registry_entry *entry, const char *text)
 /* Often, because its threads and its confinement begin at the same time. */
 Test(keeper, a_machine_that_ends_is_remembered_with_its_log)
 {
+	SKIP_WHERE_SANITIZED();
 	for (unsigned i = 0; i < 100; i++) {
 		struct registry_claim claim;
 		struct registry_entry entry;

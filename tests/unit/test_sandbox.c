@@ -21,6 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/unit/sanitized.h"
 #include "vmm/keeper.h"
 #include "vmm/sandbox.h"
 
@@ -188,6 +189,7 @@ static void make_file(const char *path)
 
 Test(sandbox, host_directories)
 {
+	SKIP_WHERE_SANITIZED();
 	char folder[] = "/tmp/trvmm-sandbox-XXXXXX", path[128];
 	cr_assert(mkdtemp(folder));
 	cr_assert_eq(chmod(folder, 0755), 0);
@@ -229,6 +231,7 @@ static int others_do_not(struct sandbox_report *report)
 
 Test(sandbox, directories_of_root)
 {
+	SKIP_WHERE_SANITIZED();
 	char folder[] = "/tmp/trvmm-sandbox-XXXXXX", path[128];
 	if (geteuid() != 0)
 		cr_skip_test("needs root");
@@ -305,6 +308,7 @@ static int what_all_need_is_allowed(struct sandbox_report *report)
 
 Test(sandbox, calls_of_threads)
 {
+	SKIP_WHERE_SANITIZED();
 	const struct sandbox_spec spec = { .action = SANDBOX_REFUSE }, strict = { .action = SANDBOX_KILL };
 	for (kind = SANDBOX_LOOP; kind <= SANDBOX_RELAY; kind++) {
 		EXPECT_HOLDS(&spec, nothing_bad_is_allowed);
@@ -332,6 +336,7 @@ Test(sandbox, what_is_not_listed_kills)
 
 Test(sandbox, log_names_the_call)
 {
+	SKIP_WHERE_SANITIZED();
 	const struct sandbox_spec spec = { .action = SANDBOX_TELL };
 	char line[256] = "";
 	int ends[2];
