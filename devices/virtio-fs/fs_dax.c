@@ -223,8 +223,7 @@ static int open_for(struct fs_server *server, struct fs_node *node, bool writabl
 	const int path_fd = fs_node_open(server, node);
 	if (path_fd < 0)
 		return path_fd;
-	const int fd =
-	    fs_node_is_of_proc(server, node, path_fd) ? -EACCES : fs_reopen(server, path_fd, writable ? O_RDWR : O_RDONLY);
+	const int fd = fs_node_reopen(server, node, path_fd, writable ? O_RDWR : O_RDONLY);
 	fs_node_close(server, node);
 	return fd;
 }

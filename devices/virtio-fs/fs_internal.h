@@ -112,10 +112,10 @@ int fs_statx(int fd, const char *name, struct statx *stx);
 int fs_reopen(const struct fs_server *server, int fd, int flags);
 
 /*
- * Is the file of an O_PATH descriptor of the node one of procfs? Those are not opened: one of them is this process's own memory. (A share
- * of / has it, and the guest its own.)
+ * fs_reopen() of an O_PATH descriptor of the node for what the client reads and writes. Returns the descriptor or -errno: -EACCES for
+ * files of procfs, which are not opened: one of them is this process's own memory. (A share of / has it, and the guest its own.)
  */
-bool fs_node_is_of_proc(const struct fs_server *server, const struct fs_node *node, int path_fd);
+int fs_node_reopen(const struct fs_server *server, const struct fs_node *node, int path_fd, int flags);
 
 /* A descriptor for reading of a regular file or directory: what f*xattr() wants. Returns it, -EOPNOTSUPP for another type, or -errno. */
 int fs_node_open_readable(struct fs_server *server, struct fs_node *node);

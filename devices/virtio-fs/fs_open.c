@@ -80,11 +80,16 @@ static int add_file(struct fs_server *server, struct fs_node *node, int fd, int 
 }
 
 /* Other file systems than the share's are asked what they are. */
-bool fs_node_is_of_proc(const struct fs_server *server, const struct fs_node *node, int path_fd)
+static bool is_of_proc(const struct fs_server *server, const struct fs_node *node, int path_fd)
 {
 	struct statfs fs;
 	return node->identity.dev == server->root_dev ? server->root_is_proc
 						      : fstatfs(path_fd, &fs) || fs.f_type == PROC_SUPER_MAGIC;
+}
+
+int fs_node_reopen(const struct fs_server *server, const struct fs_node *node, int path_fd, int flags)
+{
+	return is_of_proc(server, node, path_fd) ? -EACCES : fs_reopen(server, path_fd, flags);
 }
 
 static int open_host(struct fs_server *server, struct fs_node *node, uint32_t flags, bool kill_set_ids, struct fuse_open_out *out)
@@ -97,7 +102,7 @@ static int open_host(struct fs_server *server, struct fs_node *node, uint32_t fl
 	if (path_fd < 0)
 		return path_fd;
 	const int host = host_flags(server, flags);
-	const int fd = fs_node_is_of_proc(server, node, path_fd) ? -EACCES : fs_reopen(server, path_fd, host);
+	const int fd = fs_node_reopen(server, node, path_fd, host);
 	if (fd >= 0 && host & O_TRUNC && (kill_set_ids || node->marked))
 		fs_drop_privileges(server, node, fd, kill_set_ids);
 	return add_file(server, node, fd, host, out);
