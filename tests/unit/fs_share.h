@@ -92,4 +92,20 @@ static inline void fs_share_file(struct fs_share *s, const char *path, const cha
 	close(fd);
 }
 
+/* ---- the share of each test: what a suite's .init and .fini call ------------------------------------------------------------------- */
+
+static struct fs_share share;
+static struct fs_client *c; /* share.client */
+
+static inline void fs_share_setup(void)
+{
+	fs_share_make(&share);
+	c = &share.client;
+}
+
+static inline void fs_share_teardown(void)
+{
+	fs_share_remove(&share);
+}
+
 #endif

@@ -1,4 +1,4 @@
-/* For tests in which the sandbox is closed: a sanitizer's runtime makes system calls of its own (sigaltstack(), for one), which no list has. */
+/* For tests that close the sandbox: a sanitizer's runtime makes system calls of its own (sigaltstack(), for one), which no list has. */
 #ifndef TRVMM_TESTS_UNIT_SANITIZED_H
 #define TRVMM_TESTS_UNIT_SANITIZED_H
 

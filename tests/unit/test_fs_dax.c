@@ -15,21 +15,7 @@
 #define READ FUSE_SETUPMAPPING_FLAG_READ
 #define WRITE FUSE_SETUPMAPPING_FLAG_WRITE
 
-static struct fs_share share;
-static struct fs_client *c;
-
-static void setup(void)
-{
-	fs_share_make(&share);
-	c = &share.client;
-}
-
-static void teardown(void)
-{
-	fs_share_remove(&share);
-}
-
-TestSuite(fs_dax, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(fs_dax, .init = fs_share_setup, .fini = fs_share_teardown, .timeout = 60);
 
 static void start(struct fs_config config)
 {

@@ -13,26 +13,12 @@
 
 #include "tests/unit/fs_share.h"
 
-static struct fs_share share;
-static struct fs_client *c;
-
-static void setup(void)
-{
-	fs_share_make(&share);
-	c = &share.client;
-}
-
-static void teardown(void)
-{
-	fs_share_remove(&share);
-}
-
 static void start(struct fs_config config)
 {
 	fs_share_start(&share, config);
 }
 
-TestSuite(fs_hostile, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(fs_hostile, .init = fs_share_setup, .fini = fs_share_teardown, .timeout = 120);
 
 /* ---- malformed requests ----------------------------------------------------------------------------------------------------------- */
 

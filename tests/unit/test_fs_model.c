@@ -19,8 +19,6 @@ struct open_pair {
 	bool writable;
 };
 
-static struct fs_share share;
-static struct fs_client *c;
 static char model[96];
 static struct open_pair opened[FILES_OPEN];
 static uint64_t state;
@@ -29,20 +27,14 @@ static bool no_way; /* a path of this operation led nowhere before its last name
 
 static void setup(void)
 {
-	fs_share_make(&share);
-	c = &share.client;
+	fs_share_setup();
 	snprintf(model, sizeof(model), "%s/model", share.root);
 	cr_assert(mkdir(model, 0755) == 0);
 	for (unsigned i = 0; i < FILES_OPEN; i++)
 		opened[i].fd = -1;
 }
 
-static void teardown(void)
-{
-	fs_share_remove(&share);
-}
-
-TestSuite(fs_model, .init = setup, .fini = teardown, .timeout = 120);
+TestSuite(fs_model, .init = setup, .fini = fs_share_teardown, .timeout = 120);
 
 static uint32_t pick(uint32_t below)
 {

@@ -12,9 +12,6 @@
 
 #define NOBODY 65534u
 
-static struct fs_share share;
-static struct fs_client *c;
-
 /* In whatever process: what does not hold ends it. */
 #define CHECK(CONDITION)                                                                                                           \
 	do {                                                                                                                       \
@@ -24,19 +21,13 @@ static struct fs_client *c;
 		}                                                                                                                  \
 	} while (0)
 
-static void setup(void)
-{
-	fs_share_make(&share);
-	c = &share.client;
-}
-
 static void teardown(void)
 {
 	umount(share.path);
-	fs_share_remove(&share);
+	fs_share_teardown();
 }
 
-TestSuite(fs_owner, .init = setup, .fini = teardown);
+TestSuite(fs_owner, .init = fs_share_setup, .fini = teardown);
 
 static bool root_is_missing(void)
 {

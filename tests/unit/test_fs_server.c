@@ -5,26 +5,12 @@
 
 #include "tests/unit/fs_share.h"
 
-static struct fs_share share;
-static struct fs_client *c;
-
-static void setup(void)
-{
-	fs_share_make(&share);
-	c = &share.client;
-}
-
-static void teardown(void)
-{
-	fs_share_remove(&share);
-}
-
 static void start(struct fs_config config)
 {
 	fs_share_start(&share, config);
 }
 
-TestSuite(fs_server, .init = setup, .fini = teardown);
+TestSuite(fs_server, .init = fs_share_setup, .fini = fs_share_teardown);
 
 static void check_attr(const struct fuse_attr *attr, const char *path)
 {
