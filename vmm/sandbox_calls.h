@@ -125,6 +125,10 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ DISK, "sendto", { IS(4, 0) }, "requests to trvmm-nbd" },
 	{ DISK, "recvfrom", { IS(4, 0) }, "and its answers" },
 
+	/* ---- shared memory of devices ---- */
+	{ DISK | FS, "process_vm_readv", { IS_OURSELVES(0) }, "dax: what a guest's program writes from a file that it has mapped" },
+	{ DISK | FS, "process_vm_writev", { IS_OURSELVES(0) }, "dax: and reads to it" },
+
 	/* ---- host directories as layers: beneath descriptors, read-only; Landlock knows which ---- */
 	{ FILES, "openat2", { ANY }, "a file of a layer that is a directory" },
 	{ FILES, "openat", { HAS_NONE_OF(2, O_WRONLY | O_RDWR | O_CREAT | O_TRUNC) }, "the same, before Linux 5.6" },
@@ -155,8 +159,6 @@ static const struct sandbox_call sandbox_calls[] = {
 	{ FS, "flistxattr", { ANY }, "LISTXATTR" },
 	{ FS, "fremovexattr", { ANY }, "REMOVEXATTR" },
 	{ FS, "syncfs", { ANY }, "SYNCFS" },
-	{ FS, "process_vm_readv", { IS_OURSELVES(0) }, "dax: what a guest's program writes from a file that it has mapped" },
-	{ FS, "process_vm_writev", { IS_OURSELVES(0) }, "dax: and reads to it" },
 	{ FS, "capget", { ANY }, "what a thread with the guest's user's number lost" },
 	{ FS, "capset", { ANY }, "and takes back of what it had" },
 	{ FS, "unshare", { IS(0, CLONE_FS) }, "a umask of its own" },

@@ -10,6 +10,7 @@
 
 #include "base/iov.h"
 #include "base/le.h"
+#include "devices/virtio/shm_bounce.h"
 
 #define QUEUE_SIZE 128
 /* A chain holds the header and the status too. */
@@ -188,6 +189,30 @@ static void blk_answer(struct virtq *q, const struct virtq_chain *chain, uint8_t
 	virtq_push(q, chain->head, data_written == chain->writable_bytes - 1 ? data_written + 1 : data_written);
 }
 
+/*
+ * Serves and answers a chain that is in part a file which the guest has mapped: a program there reads to it or writes from it with O_DIRECT.
+ * What is no longer there fails the request.
+ */
+static void blk_serve_bounced(struct virtio_blk *blk, struct virtq *q)
+{
+	struct virtq_chain *chain = &blk->chain;
+	struct shm_bounce bounce;
+	uint32_t data_written = 0;
+	/* There is data of programs, and no status: without one a chain just goes back. */
+	if (guest_is_shm(blk->dev.mem, virtq_writable(chain)[chain->writable_count - 1].iov_base)) {
+		virtq_push(q, chain->head, 0);
+		return;
+	}
+	const bool bounced = shm_bounce_begin(blk->dev.mem, chain, &bounce) == 0;
+	uint8_t status = bounced ? blk_serve(blk, &data_written) : VIRTIO_BLK_S_IOERR;
+	if (data_written && shm_bounce_copy_back(chain, &bounce, data_written) < 0) {
+		status = VIRTIO_BLK_S_IOERR;
+		data_written = 0;
+	}
+	blk_answer(q, chain, status, data_written);
+	shm_bounce_end(&bounce);
+}
+
 /* Has what was collected done. */
 static void blk_submit(struct virtio_blk *blk, struct virtq *q)
 {
@@ -249,6 +274,11 @@ static bool blk_handle(struct virtio_device *dev, struct virtq *q, struct virtq_
 		return true;
 	}
 	blk_throttle(blk, q, chain);
+	if (chain->shm) {
+		blk_submit(blk, q);
+		blk_serve_bounced(blk, q);
+		return true;
+	}
 	if (blk_collect(blk, chain)) {
 		if (blk->batch->count == DISK_TRANSFERS_MAX)
 			blk_submit(blk, q);
@@ -291,6 +321,7 @@ static const struct virtio_device_ops blk_ops = {
 	.activate = blk_activate,
 	.reset = blk_reset,
 	.notify = blk_notify,
+	.takes_shm = true,
 };
 
 int virtio_blk_create(struct loop *loop, const struct guest_mem *mem, struct disk *disk, struct virtio_blk **result)

@@ -7,7 +7,7 @@
  *   fs-check shrink DIR             a file whose mapping is the host's own: what it is when the host cuts it off. With DIR/big of
  *                                   SHRINK_BYTES, each page of which begins with its number, modulo 251; says what the host is to do by
  *                                   making a file of that name, and goes on when that is gone: cut (byte 5 becomes H, big SHRINK_LEFT
- *                                   long), regrow (SHRINK_BYTES)
+ *                                   long), regrow (SHRINK_BYTES). / is a disk, on which a file is made
  *
  *   fs-check leave DIR              changes all of DIR/left, which it makes, by a mapping, says ok, and stays until it is killed
  *
@@ -593,6 +593,19 @@ static int leave(void)
 	return pause();
 }
 
+/* Between a disk and a mapping, which the disk's driver gives to its device. Returns the disk's file. */
+static int direct_io(volatile uint8_t *map)
+{
+	begin("direct I/O with a disk");
+	const int file = open("/direct", O_RDWR | O_CREAT | O_TRUNC | O_DIRECT | O_CLOEXEC, 0600);
+	EXPECT(file >= 0 && unlink("/direct") == 0);
+	EXPECT(pwrite(file, (const void *)map, 8192, 0) == 8192);
+	EXPECT(pread(file, (void *)(map + 8192), 8192, 0) == 8192);
+	EXPECT(map[8192] == 0 && map[8193] == 'G' && map[8192 + 4096] == 1);
+	end();
+	return file;
+}
+
 static int shrink(void)
 {
 	char byte;
@@ -610,6 +623,7 @@ static int shrink(void)
 		map[at + 1] = 'G';
 	}
 	end();
+	const int file = direct_io(map);
 	begin("cut off by the host");
 	ask_host("cut");
 	EXPECT(map[5] == 'H' && map[0] == 0 && map[1] == 'G');
@@ -618,6 +632,8 @@ static int shrink(void)
 	/* The guest's kernel reads it, for a program and out of its memory. */
 	EXPECT(pread(fd, &byte, 1, SHRINK_LOST) < 1);
 	EXPECT(write(ends[1], (const void *)&map[SHRINK_LOST], 1) == -1);
+	EXPECT(pwrite(file, (const void *)&map[SHRINK_LOST + 8192], 4096, 0) == -1);
+	EXPECT(pwrite(file, (const void *)map, 4096, 0) == 4096);
 	EXPECT(map[SHRINK_LEFT - 4096] == (SHRINK_LEFT / 4096 - 1) % 251);
 	end();
 	begin("long again");

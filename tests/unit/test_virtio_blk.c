@@ -4,6 +4,7 @@
 #include <linux/virtio_blk.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/iov.h"
 #include "devices/virtio-blk/virtio_blk.h"
@@ -848,4 +849,102 @@ Test(blk_batch, what_was_taken_before_a_malformed_chain_is_answered)
 	cr_assert(!dev->active && batch_count == 1 && disk.writes == 1);
 	cr_assert(fake_used(&drv, &head, &length) && head == 0);
 	cr_assert_not(fake_used(&drv, &head, &length));
+}
+
+/* ---- data in shared memory of devices ----------------------------------------------------------------------------------------- */
+
+#define SHM_BASE 0x100000000ull
+#define SHM_BYTES (16u << 20) /* of which the first page can be touched */
+
+static uint8_t *shm;
+
+static void add_shm(void)
+{
+	shm = mmap(NULL, SHM_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	cr_assert(shm != MAP_FAILED && mprotect(shm, 4096, PROT_READ | PROT_WRITE) == 0);
+	guest_mem_add_shm(&ram.mem, SHM_BASE, shm, SHM_BYTES);
+	dev->queues[0].takes_shm = dev->ops->takes_shm;
+}
+
+static void start_shm(void)
+{
+	start();
+	add_shm();
+	data_at = SHM_BASE;
+}
+
+static void start_batch_shm(void)
+{
+	start_batch();
+	add_shm();
+}
+
+static void stop_shm(void)
+{
+	munmap(shm, SHM_BYTES);
+	stop();
+}
+
+TestSuite(blk_shm, .init = start_shm, .fini = stop_shm);
+TestSuite(blk_batch_shm, .init = start_batch_shm, .fini = stop_shm);
+
+Test(blk_shm, data_may_be_there)
+{
+	cr_assert_eq(request(VIRTIO_BLK_T_IN, 3, 1024, false), 1025);
+	cr_assert(status() == VIRTIO_BLK_S_OK && !memcmp(shm, disk.bytes + 3 * 512, 1024));
+	memset(shm, 0x77, 1024);
+	cr_assert_eq(request(VIRTIO_BLK_T_OUT, 5, 1024, true), 1);
+	cr_assert(status() == VIRTIO_BLK_S_OK && !memcmp(shm, disk.bytes + 5 * 512, 1024));
+}
+
+Test(blk_shm, what_is_gone_fails_the_request)
+{
+	uint8_t before[DISK_BYTES];
+	memcpy(before, disk.bytes, sizeof(before));
+	data_at = SHM_BASE + 4096 - 512;
+	cr_assert_eq(request(VIRTIO_BLK_T_OUT, 5, 1024, true), 1);
+	cr_assert_eq(status(), VIRTIO_BLK_S_IOERR);
+	cr_assert(disk.writes == 0 && !memcmp(before, disk.bytes, sizeof(before)));
+	cr_assert_eq(request(VIRTIO_BLK_T_IN, 3, 1024, false), 0);
+	cr_assert_eq(status(), VIRTIO_BLK_S_IOERR);
+	data_at = SHM_BASE;
+	cr_assert_eq(request(VIRTIO_BLK_T_IN, 3, 1024, false), 1025, "the disk works on");
+}
+
+Test(blk_shm, a_failure_of_the_disk_leaves_it_alone)
+{
+	memset(shm, 0x77, 1024);
+	disk.fail = -EIO;
+	cr_assert_eq(request(VIRTIO_BLK_T_IN, 3, 1024, false), 0);
+	cr_assert(status() == VIRTIO_BLK_S_IOERR && shm[0] == 0x77 && shm[1023] == 0x77);
+}
+
+Test(blk_shm, more_than_is_copied_fails_the_request)
+{
+	cr_assert_eq(request(VIRTIO_BLK_T_IN, 0, 8u << 20, false), 0);
+	cr_assert(status() == VIRTIO_BLK_S_IOERR && disk.reads == 0);
+}
+
+Test(blk_shm, a_status_there_is_not_written)
+{
+	put_header(VIRTIO_BLK_T_IN, 3);
+	shm[0] = NO_STATUS;
+	fake_desc(&drv, 0, header_at, 16, FAKE_NEXT, 1);
+	fake_desc(&drv, 1, SHM_BASE, 1, FAKE_WRITE, 0);
+	cr_assert_eq(run(), 0);
+	cr_assert(shm[0] == NO_STATUS && disk.reads == 0);
+}
+
+Test(blk_batch_shm, it_is_served_after_what_was_before)
+{
+	uint32_t lengths[3];
+	memset(shm, 0x77, 1024);
+	memset(part_of(0, REQUEST_DATA), 0x11, 1024);
+	publish(0, VIRTIO_BLK_T_OUT, 0);
+	publish(1, VIRTIO_BLK_T_OUT, 0);
+	fake_desc(&drv, 4, SHM_BASE, 1024, FAKE_NEXT, 5);
+	publish(2, VIRTIO_BLK_T_IN, 0);
+	take_answers(3, lengths);
+	cr_assert(batch_count == 2 && batches[0] == 1 && disk.writes == 2);
+	cr_assert(!memcmp(disk.bytes, shm, 1024) && !memcmp(part_of(2, REQUEST_DATA), shm, 1024));
 }
