@@ -27,7 +27,7 @@ die() { say "$*"; exit 1; }
 
 digest() {
     {
-        cat "${fragments[@]}" "$here/build.sh" "${patches[@]}"
+        cat "${fragments[@]}" "$here/build.sh" "$here/sort-jump-labels" "${patches[@]}"
         dpkg-query -W -f '${Version}\n' $package
         gcc --version | head -n 1
         ld --version | head -n 1
@@ -82,6 +82,7 @@ build() {
     "${make[@]}" "${images[@]}"
     # The program headers stay, and with them the PVH entry's note.
     objcopy --strip-all --remove-section=.comment "$src/vmlinux" "$result/vmlinux"
+    "$here/sort-jump-labels" "$result/vmlinux" "$src/System.map"
     readelf -n "$result/vmlinux" | grep -q '^ *Xen' || { say "the PVH note is lost"; return 1; }
     [ -n "$variant" ] || cp "$src/arch/x86/boot/bzImage" "$result/bzImage"
     cp "$src/.config" "$result/kernel.config"
