@@ -54,8 +54,8 @@
 /* Files that are mapped: a machine check is for the processor that it happens on alone. */
 #define CMDLINE_DAX " mce=0"
 /*
- * Kernels that are not ours may have drivers that wait for a keyboard controller, test their timer, or, with Debian's for 0.7 of 2 seconds, their
- * ciphers.
+ * Kernels that are not ours may have drivers that wait for a keyboard controller, test their timer, or test their ciphers, for which
+ * Debian's takes 0.7 of 2 seconds.
  */
 #define CMDLINE_FOREIGN " no_timer_check cryptomgr.notests i8042.noaux i8042.nokbd i8042.nopnp"
 

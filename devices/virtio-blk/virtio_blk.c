@@ -190,8 +190,8 @@ static void blk_answer(struct virtq *q, const struct virtq_chain *chain, uint8_t
 }
 
 /*
- * Serves and answers a chain that is in part a file which the guest has mapped: a program there reads to it or writes from it with O_DIRECT.
- * What is no longer there fails the request.
+ * Serves and answers a chain that is in part a file which the guest has mapped: a program there reads to it, or writes from it, with
+ * O_DIRECT. What is no longer there fails the request.
  */
 static void blk_serve_bounced(struct virtio_blk *blk, struct virtq *q)
 {
