@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/le.h"
 #include "devices/virtio/virtq.h"
@@ -44,7 +45,7 @@ static inline void fake_fill(uint64_t *state, void *to, size_t length)
 		bytes[i] = (uint8_t)(fake_random(state) >> 56);
 }
 
-/* ---- RAM ---- */
+/* ---- RAM, and shared memory of a device ---- */
 
 struct fake_ram {
 	struct guest_mem mem;
@@ -59,6 +60,26 @@ static inline void fake_ram_init(struct fake_ram *ram, uint32_t size_bytes)
 	memset(ram->bytes, 0, size_bytes);
 	ram->size_bytes = size_bytes;
 	guest_mem_from_buffer(&ram->mem, FAKE_RAM_BASE, ram->bytes, size_bytes);
+}
+
+#define FAKE_SHM_BASE 0x100000000ull
+#define FAKE_SHM_BYTES (16u << 20) /* of which the first page can be touched */
+
+/* Adds it to what the guest has. fake_shm_destroy() is due. */
+static inline uint8_t *fake_shm_add(struct fake_ram *ram)
+{
+	uint8_t *shm = mmap(NULL, FAKE_SHM_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert(shm != MAP_FAILED);
+	const int failed = mprotect(shm, 4096, PROT_READ | PROT_WRITE);
+	assert(!failed);
+	(void)failed;
+	guest_mem_add_shm(&ram->mem, FAKE_SHM_BASE, shm, FAKE_SHM_BYTES);
+	return shm;
+}
+
+static inline void fake_shm_destroy(uint8_t *shm)
+{
+	munmap(shm, FAKE_SHM_BYTES);
 }
 
 static inline void fake_ram_destroy(struct fake_ram *ram)

@@ -3,13 +3,10 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "tests/unit/fake_driver.h"
 
 #define RAM_BYTES 0x10000u
-#define SHM_BASE 0x100000000ull
-#define SHM_BYTES (16u << 20) /* of which the first page can be touched */
 #define DATA_AT (FAKE_RAM_BASE + 0x4000)
 
 static struct fake_ram ram;
@@ -23,9 +20,7 @@ static void setup(void)
 {
 	fake_ram_init(&ram, RAM_BYTES);
 	fake_queue_init(&drv, &ram, FAKE_RAM_BASE, 16);
-	shm = mmap(NULL, SHM_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	cr_assert(shm != MAP_FAILED && mprotect(shm, 4096, PROT_READ | PROT_WRITE) == 0);
-	guest_mem_add_shm(&ram.mem, SHM_BASE, shm, SHM_BYTES);
+	shm = fake_shm_add(&ram);
 	const struct virtq_config config = fake_queue_config(&drv);
 	cr_assert_eq(virtq_enable(&q, &ram.mem, &config, false), 0);
 	q.takes_shm = true;
@@ -33,7 +28,7 @@ static void setup(void)
 
 static void teardown(void)
 {
-	munmap(shm, SHM_BYTES);
+	fake_shm_destroy(shm);
 	fake_ram_destroy(&ram);
 }
 
@@ -57,19 +52,19 @@ Test(shm_bounce, chains_in_ram_have_none)
 Test(shm_bounce, queues_that_do_not_take_it_refuse_it)
 {
 	q.takes_shm = false;
-	cr_assert_eq(pop(DATA_AT, SHM_BASE, 8), -EINVAL);
+	cr_assert_eq(pop(DATA_AT, FAKE_SHM_BASE, 8), -EINVAL);
 }
 
 Test(shm_bounce, what_is_not_all_in_it_is_refused)
 {
-	cr_assert_eq(pop(DATA_AT, SHM_BASE + SHM_BYTES - 4, 8), -EINVAL);
+	cr_assert_eq(pop(DATA_AT, FAKE_SHM_BASE + FAKE_SHM_BYTES - 4, 8), -EINVAL);
 }
 
 Test(shm_bounce, parts_are_copied_out_and_back)
 {
 	memcpy(shm + 16, "readable", 8);
 	memcpy(shm + 4000, "--------", 8);
-	cr_assert(pop(SHM_BASE + 16, SHM_BASE + 4000, 8) == 1 && chain.shm);
+	cr_assert(pop(FAKE_SHM_BASE + 16, FAKE_SHM_BASE + 4000, 8) == 1 && chain.shm);
 	cr_assert_eq(shm_bounce_begin(&ram.mem, &chain, &bounce), 0);
 	for (unsigned i = 0; i < 3; i++)
 		cr_assert(!guest_is_shm(&ram.mem, chain.iov[i].iov_base));
@@ -85,7 +80,7 @@ Test(shm_bounce, parts_are_copied_out_and_back)
 
 Test(shm_bounce, what_cannot_be_read_is_zero_and_an_error)
 {
-	cr_assert(pop(SHM_BASE + 4092, SHM_BASE, 8) == 1);
+	cr_assert(pop(FAKE_SHM_BASE + 4092, FAKE_SHM_BASE, 8) == 1);
 	cr_assert_eq(shm_bounce_begin(&ram.mem, &chain, &bounce), -EFAULT);
 	cr_assert_eq(memcmp((uint8_t *)chain.iov[0].iov_base + 4, "\0\0\0", 4), 0);
 	cr_assert_eq(shm_bounce_copy_back(&chain, &bounce, 16), 0);
@@ -94,7 +89,7 @@ Test(shm_bounce, what_cannot_be_read_is_zero_and_an_error)
 
 Test(shm_bounce, what_cannot_be_written_is_an_error)
 {
-	cr_assert(pop(DATA_AT, SHM_BASE + 4092, 8) == 1);
+	cr_assert(pop(DATA_AT, FAKE_SHM_BASE + 4092, 8) == 1);
 	cr_assert_eq(shm_bounce_begin(&ram.mem, &chain, &bounce), 0);
 	memset(chain.iov[2].iov_base, 'x', 8);
 	cr_assert_eq(shm_bounce_copy_back(&chain, &bounce, 12), 0, "up to the end of the page");
@@ -104,10 +99,10 @@ Test(shm_bounce, what_cannot_be_written_is_an_error)
 
 Test(shm_bounce, its_size_is_bounded)
 {
-	cr_assert(pop(DATA_AT, SHM_BASE, SHM_BOUNCE_MAX_BYTES) == 1);
+	cr_assert(pop(DATA_AT, FAKE_SHM_BASE, SHM_BOUNCE_MAX_BYTES) == 1);
 	cr_assert_eq(shm_bounce_begin(&ram.mem, &chain, &bounce), 0);
 	shm_bounce_end(&bounce);
-	cr_assert(pop(DATA_AT, SHM_BASE, SHM_BOUNCE_MAX_BYTES + 1) == 1);
+	cr_assert(pop(DATA_AT, FAKE_SHM_BASE, SHM_BOUNCE_MAX_BYTES + 1) == 1);
 	cr_assert_eq(shm_bounce_begin(&ram.mem, &chain, &bounce), -E2BIG);
 	shm_bounce_end(&bounce);
 }

@@ -4,7 +4,6 @@
 #include <linux/virtio_blk.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/iov.h"
 #include "devices/virtio-blk/virtio_blk.h"
@@ -853,16 +852,11 @@ Test(blk_batch, what_was_taken_before_a_malformed_chain_is_answered)
 
 /* ---- data in shared memory of devices ----------------------------------------------------------------------------------------- */
 
-#define SHM_BASE 0x100000000ull
-#define SHM_BYTES (16u << 20) /* of which the first page can be touched */
-
 static uint8_t *shm;
 
 static void add_shm(void)
 {
-	shm = mmap(NULL, SHM_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	cr_assert(shm != MAP_FAILED && mprotect(shm, 4096, PROT_READ | PROT_WRITE) == 0);
-	guest_mem_add_shm(&ram.mem, SHM_BASE, shm, SHM_BYTES);
+	shm = fake_shm_add(&ram);
 	dev->queues[0].takes_shm = dev->ops->takes_shm;
 }
 
@@ -870,7 +864,7 @@ static void start_shm(void)
 {
 	start();
 	add_shm();
-	data_at = SHM_BASE;
+	data_at = FAKE_SHM_BASE;
 }
 
 static void start_batch_shm(void)
@@ -881,7 +875,7 @@ static void start_batch_shm(void)
 
 static void stop_shm(void)
 {
-	munmap(shm, SHM_BYTES);
+	fake_shm_destroy(shm);
 	stop();
 }
 
@@ -901,13 +895,13 @@ Test(blk_shm, what_is_gone_fails_the_request)
 {
 	uint8_t before[DISK_BYTES];
 	memcpy(before, disk.bytes, sizeof(before));
-	data_at = SHM_BASE + 4096 - 512;
+	data_at = FAKE_SHM_BASE + 4096 - 512;
 	cr_assert_eq(request(VIRTIO_BLK_T_OUT, 5, 1024, true), 1);
 	cr_assert_eq(status(), VIRTIO_BLK_S_IOERR);
 	cr_assert(disk.writes == 0 && !memcmp(before, disk.bytes, sizeof(before)));
 	cr_assert_eq(request(VIRTIO_BLK_T_IN, 3, 1024, false), 0);
 	cr_assert_eq(status(), VIRTIO_BLK_S_IOERR);
-	data_at = SHM_BASE;
+	data_at = FAKE_SHM_BASE;
 	cr_assert_eq(request(VIRTIO_BLK_T_IN, 3, 1024, false), 1025, "the disk works on");
 }
 
@@ -930,7 +924,7 @@ Test(blk_shm, a_status_there_is_not_written)
 	put_header(VIRTIO_BLK_T_IN, 3);
 	shm[0] = NO_STATUS;
 	fake_desc(&drv, 0, header_at, 16, FAKE_NEXT, 1);
-	fake_desc(&drv, 1, SHM_BASE, 1, FAKE_WRITE, 0);
+	fake_desc(&drv, 1, FAKE_SHM_BASE, 1, FAKE_WRITE, 0);
 	cr_assert_eq(run(), 0);
 	cr_assert(shm[0] == NO_STATUS && disk.reads == 0);
 }
@@ -942,7 +936,7 @@ Test(blk_batch_shm, it_is_served_after_what_was_before)
 	memset(part_of(0, REQUEST_DATA), 0x11, 1024);
 	publish(0, VIRTIO_BLK_T_OUT, 0);
 	publish(1, VIRTIO_BLK_T_OUT, 0);
-	fake_desc(&drv, 4, SHM_BASE, 1024, FAKE_NEXT, 5);
+	fake_desc(&drv, 4, FAKE_SHM_BASE, 1024, FAKE_NEXT, 5);
 	publish(2, VIRTIO_BLK_T_IN, 0);
 	take_answers(3, lengths);
 	cr_assert(batch_count == 2 && batches[0] == 1 && disk.writes == 2);
