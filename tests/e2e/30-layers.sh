@@ -45,6 +45,8 @@ vm -- sh -c 'dd if=/dev/zero of=/fill bs=1M count=100 2>/dev/null && sync && sha
 check "what the guest writes is there" [ "$(tail -n 1 "$work/out")" = data ]
 vm -- cat /etc/motd
 check "... and gone in the next run" [ $status != 0 ]
+vm -- sh -c 'echo >/first; stat -c %i /first >/number; rm /first; sleep 1.1; echo >/second; stat -c %i /second | cmp - /number && echo again'
+check "an inode that was deleted is used again at once" [ "$(cat "$work/out")" = again ]
 
 if [ -z "${DEBIAN_LAYER:-}" ]; then
 	echo "skip - the Debian layer: it was not made"
