@@ -128,13 +128,14 @@ $(BUILD)/guest/copy: guest/copy/main.c $(COPY_SRCS) $(wildcard guest/copy/*.h) b
 	$(call say,AGENT,$@)
 	$(Q)musl-gcc $(AGENT_CFLAGS) $(AGENT_LDFLAGS) -o $@ guest/copy/main.c $(COPY_SRCS)
 
-$(BUILD)/guest/vmlinux: guest/kernel/trvmm.config guest/kernel/build.sh guest/kernel/sort-jump-labels $(wildcard guest/kernel/patches/*.patch)
+KERNEL_SRCS := $(addprefix guest/kernel/,trvmm.config build.sh sort-jump-labels)
+$(BUILD)/guest/vmlinux: $(KERNEL_SRCS) $(wildcard guest/kernel/patches/*.patch)
 	$(call say,KERNEL,$@)
 	$(Q)guest/kernel/build.sh $(BUILD)/guest
 	@touch $@
 
 # For shares whose files are mapped into the guest.
-$(BUILD)/guest/vmlinux-%: guest/kernel/%.config guest/kernel/trvmm.config guest/kernel/build.sh guest/kernel/sort-jump-labels $(wildcard guest/kernel/patches*/*.patch)
+$(BUILD)/guest/vmlinux-%: guest/kernel/%.config $(KERNEL_SRCS) $(wildcard guest/kernel/patches*/*.patch)
 	$(call say,KERNEL,$@)
 	$(Q)guest/kernel/build.sh $(BUILD)/guest $*
 	@touch $@

@@ -274,18 +274,17 @@ static bool blk_handle(struct virtio_device *dev, struct virtq *q, struct virtq_
 		return true;
 	}
 	blk_throttle(blk, q, chain);
-	if (chain->shm) {
-		blk_submit(blk, q);
-		blk_serve_bounced(blk, q);
-		return true;
-	}
-	if (blk_collect(blk, chain)) {
+	if (!chain->shm && blk_collect(blk, chain)) {
 		if (blk->batch->count == DISK_TRANSFERS_MAX)
 			blk_submit(blk, q);
 		return true;
 	}
 	/* Anything else comes after what was asked for before it. */
 	blk_submit(blk, q);
+	if (chain->shm) {
+		blk_serve_bounced(blk, q);
+		return true;
+	}
 	uint32_t data_written = 0;
 	const uint8_t status = blk_serve(blk, &data_written);
 	blk_answer(q, chain, status, data_written);
